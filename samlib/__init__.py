@@ -12,18 +12,33 @@ __version__ = "0.1.0"
 
 # public name -> module that defines it
 _NAMES = {
-    "Landscape": "landscapes",
     "BadInput": "errors",
+    "HallucinationMonitor": "monitor",
+    "Landscape": "landscapes",
+    "RunSpec": "train",
+    "SAM": "optim",
+    "SamLab": "lab",
+    "freeze_batchnorm": "optim",
+    "train_many": "train",
 }
 _MODULES = {
+    "certify",
+    "claims",
     "data",
     "diagnostics",
     "errors",
+    "lab",
     "landscapes",
     "models",
+    "monitor",
+    "networks",
+    "optim",
+    "plots",
+    "points",
     "records",
     "rules",
     "sam",
+    "sweep",
     "train",
 }
 
