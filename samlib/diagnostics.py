@@ -1,0 +1,124 @@
+"""What a run of SAM shows about itself: GradRatio, LossGap and the verdict.
+
+x⁺ is SAM's perturbed point. Following Park et al. (2025), GradRatio = ‖∇f(x⁺)‖ / (‖∇f(x)‖ + ε) and
+LossGap = f(x⁺) − f(x). A run is hallucinated when GradRatio vanishes while ∇f(x) does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+EPSILON = 1e-12
+VERDICTS = ("converged", "hallucinated", "stalled", "diverged", "running")
+
+
+def grad_ratio(grad_norm: ArrayLike, shifted_grad_norm: ArrayLike) -> NDArray[np.float64]:
+    """GradRatio of Park et al. (2025): ‖∇f(x⁺)‖ / (‖∇f(x)‖ + ε) with ε = 1e-12, elementwise."""
+    top = np.asarray(shifted_grad_norm, dtype=np.float64)
+    ratio: NDArray[np.float64] = top / (np.asarray(grad_norm, dtype=np.float64) + EPSILON)
+    return ratio
+
+
+def loss_gap(loss: ArrayLike, shifted_loss: ArrayLike) -> NDArray[np.float64]:
+    """LossGap of Park et al. (2025): f(x⁺) − f(x), elementwise; negative where x⁺ lies lower."""
+    gap: NDArray[np.float64] = np.asarray(shifted_loss, float) - np.asarray(loss, float)
+    return gap
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The scalars of one run, one entry a step, each an array of shape (steps + 1,).
+
+    ``baseline`` is the loss of the best constant predictor (the entropy of the class prior under
+    cross-entropy); ``twin_loss`` is the final loss of plain gradient descent from the same start
+    with the same step size and number of steps. Either may be missing.
+    """
+
+    loss: NDArray[np.float64]
+    grad_norm: NDArray[np.float64]
+    shifted_loss: NDArray[np.float64]
+    shifted_grad_norm: NDArray[np.float64]
+    baseline: float | None = None
+    twin_loss: float | None = None
+
+    @property
+    def grad_ratio(self) -> NDArray[np.float64]:
+        """GradRatio at every step."""
+        return grad_ratio(self.grad_norm, self.shifted_grad_norm)
+
+    @property
+    def loss_gap(self) -> NDArray[np.float64]:
+        """LossGap at every step."""
+        return loss_gap(self.loss, self.shifted_loss)
+
+    @property
+    def tail(self) -> slice:
+        """The last 5 % of the steps, at least one: what the verdict looks at."""
+        return slice(-max(1, len(self.loss) // 20), None)
+
+    @property
+    def progress(self) -> float | None:
+        """p = (B − L)/(B − L_GD) with L the median loss of the tail, or None without a usable twin.
+
+        A twin that gained less than 5 % of the baseline shows nothing about what could be learned.
+        """
+        if self.baseline is None or self.twin_loss is None:
+            return None
+        gain = self.baseline - self.twin_loss
+        if not gain > 0.05 * abs(self.baseline):
+            return None
+        return float((self.baseline - np.median(self.loss[self.tail])) / gain)
+
+
+def verdict(trace: Trace) -> str:
+    """Name what the run came to: one of :data:`VERDICTS`.
+
+    ``diverged``: the loss is not finite, or its tail lies above 100 times the larger of baseline
+    and start. ``hallucinated``: GradRatio < 1e-6 with ‖∇f(x)‖ > 1e-3 through the tail, whatever the
+    loss; or progress p < 0.2 (see :attr:`Trace.progress`), GradRatio < 0.1 through the tail and
+    ‖∇f(x)‖ > 0.01. ``converged``: p > 0.8, or ‖∇f(x)‖ and ‖∇f(x⁺)‖ both below 1e-6. ``stalled``: p
+    < 0.2 otherwise. ``running``: none of these; more steps, or a gradient descent twin, may decide
+    it.
+    """
+    loss, tail = trace.loss[trace.tail], trace.tail
+    norms, shifted = trace.grad_norm[tail], trace.shifted_grad_norm[tail]
+    scale = max(abs(trace.baseline or 0.0), abs(float(trace.loss[0])))
+    finite = all(np.isfinite(a).all() for a in (loss, norms, shifted))
+    if not finite or float(np.median(loss)) > 100 * scale:
+        return "diverged"
+    ratio = trace.grad_ratio[tail]
+    if ratio.max() < 1e-6 and norms.min() > 1e-3:
+        return "hallucinated"
+    p = trace.progress
+    if (p is not None and p > 0.8) or max(norms.max(), shifted.max()) < 1e-6:
+        return "converged"
+    if p is None or p >= 0.2:
+        return "running"
+    return "hallucinated" if ratio.max() < 0.1 and norms.min() > 0.01 else "stalled"
+
+
+def stall_kind(trace: Trace) -> str:
+    """For a stalled run: ``saddle`` (‖∇f(x)‖ < 0.01 while GradRatio > 1) or ``chaotic``."""
+    norms, ratio = trace.grad_norm[trace.tail], trace.grad_ratio[trace.tail]
+    return "saddle" if np.median(norms) < 0.01 and np.median(ratio) > 1 else "chaotic"
+
+
+def explain(name: str, metrics: dict[str, Any]) -> str:
+    """The verdict in plain words, with the numbers it rests on, for a terminal or a page."""
+    numbers = {k: f"{v:.3g}" for k, v in metrics.items() if isinstance(v, float)}
+    texts = {
+        "converged": "SAM trained: its loss {loss} is close to what gradient descent reaches.",
+        "hallucinated": "SAM hallucinates a minimizer: the gradient it follows has all but "
+        "vanished (GradRatio {grad_ratio}), yet the true gradient has not (norm {grad_norm}) and "
+        "the loss stays at {loss}. Try a smaller rho, a ramp of rho from 0, or plain gradient "
+        "steps first (--warm-start 0.2).",
+        "stalled": "SAM is stuck without hallucinating: the loss stays at {loss} and GradRatio is "
+        "{grad_ratio}. Try a smaller rho or a smaller learning rate.",
+        "diverged": "The loss left the finite range: lower the learning rate or rho.",
+        "running": "Not settled: loss {loss}, GradRatio {grad_ratio}. More steps may decide it.",
+    }
+    return texts[name].format_map({"loss": "?", "grad_ratio": "?", "grad_norm": "?"} | numbers)

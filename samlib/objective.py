@@ -1,0 +1,109 @@
+"""The training objective over many flat parameter vectors at once, a gradient oracle for SAM."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from samlib import data, models
+from samlib.errors import BadInput
+
+LOSSES = ("ce", "mse", "logistic")
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class Objective:
+    """f(θ) = mean loss over the training set + (λ/2)‖θ‖² for each row of θ, shape (E, p).
+
+    The loss is cross-entropy (``ce``), ½‖output − one-hot‖² (``mse``) or the logistic loss of one
+    output (``logistic``, two classes). ``options`` are those of :func:`samlib.models.build`.
+    ``seen`` collects (f, ‖∇f‖), each of shape (E,), of every gradient asked for, in order.
+    """
+
+    def __init__(
+        self,
+        dataset: data.Dataset,
+        *,
+        model: str = "mlp",
+        loss: str = "ce",
+        weight_decay: float = 0.0,
+        dtype: str = "float32",
+        device: str = "cpu",
+        **options: object,
+    ) -> None:
+        kind = DTYPES[dtype]
+        self.loss, self.decay, self.name = loss, weight_decay, model
+        if loss == "logistic" and dataset.num_classes != 2:
+            raise BadInput(
+                f"loss 'logistic' needs 2 classes, not {dataset.num_classes}; choose two, "
+                "for example --classes 3,8"
+            )
+        outputs = 1 if loss == "logistic" else dataset.num_classes
+        features = dataset.x_train.shape[1]
+        self.options = {"in_features": features, "out_features": outputs, **options}
+        self.stacked = models.Stacked(models.build(model, seed=0, **self.options))
+        self.x = torch.as_tensor(dataset.x_train, dtype=kind, device=device)
+        self.y = torch.as_tensor(dataset.y_train, device=device)
+        self.x_test = torch.as_tensor(dataset.x_test, dtype=kind, device=device)
+        self.y_test = torch.as_tensor(dataset.y_test, device=device)
+        self.xb, self.yb = self.x, self.y
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def initial(self, seed: int) -> Tensor:
+        """PyTorch's default initialisation for ``seed``, shape (p,)."""
+        model = models.build(self.name, seed=seed, **self.options)
+        return models.flat_parameters(model).to(self.x)
+
+    @property
+    def baseline(self) -> float:
+        """The loss of the best constant predictor: the entropy of the class prior, or its MSE."""
+        prior = torch.bincount(self.y).double() / len(self.y)
+        if self.loss == "mse":
+            return float((prior * (1 - prior)).sum()) / 2
+        return float(-(prior * prior.clamp_min(1e-300).log()).sum())
+
+    def batch(self, index: Tensor | None) -> None:
+        """Use the training rows ``index`` from now on, or all of them."""
+        self.xb, self.yb = (self.x, self.y) if index is None else (self.x[index], self.y[index])
+
+    def _losses(self, parts: list[Tensor]) -> Tensor:
+        out = self.stacked.forward(parts, self.xb)
+        y = self.yb.expand(out.shape[0], -1)
+        if self.loss == "ce":
+            return F.cross_entropy(out, y, reduction="none").mean(1)
+        if self.loss == "logistic":
+            z, t = out[:, 0], y.to(out)
+            return F.binary_cross_entropy_with_logits(z, t, reduction="none").mean(1)
+        hot = F.one_hot(self.yb, out.shape[1]).to(out).T
+        return ((out - hot) ** 2).sum(1).mean(1) / 2
+
+    def grad(self, theta: Tensor) -> Tensor:
+        """∇f for each row of ``theta`` (E, p); remembers losses and norms in ``seen``."""
+        parts = [p.detach().requires_grad_() for p in self.stacked.parts(theta)]
+        losses = self._losses(parts)
+        pieces = torch.autograd.grad(losses.sum(), parts)
+        g = torch.cat([piece.reshape(len(theta), -1) for piece in pieces], 1)
+        losses = losses.detach()
+        if self.decay:
+            losses = losses + self.decay / 2 * (theta * theta).sum(1)
+            g = g.add_(theta, alpha=self.decay)
+        self.seen.append((losses, torch.linalg.vector_norm(g, dim=1)))
+        return g
+
+    def hvp(self, theta: Tensor, v: Tensor) -> Tensor:
+        """Hessian-vector products for each row, all shapes (E, p)."""
+        parts = [p.detach().requires_grad_() for p in self.stacked.parts(theta)]
+        losses = self._losses(parts)
+        pieces = torch.autograd.grad(losses.sum(), parts, create_graph=True)
+        weights = self.stacked.parts(v.detach())
+        second = torch.autograd.grad(pieces, parts, grad_outputs=weights)
+        h = torch.cat([piece.reshape(len(theta), -1) for piece in second], 1)
+        return h + self.decay * v
+
+    def accuracy(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Fraction of ``x`` (N, d) that each row of ``theta`` classifies as ``y``, shape (E,)."""
+        with torch.no_grad():
+            out = self.stacked.forward(self.stacked.parts(theta), x)
+        guess = (out[:, 0] > 0).long() if self.loss == "logistic" else out.argmax(1)
+        return (guess == y).double().mean(1)

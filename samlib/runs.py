@@ -1,0 +1,125 @@
+"""What a training run is (its spec) and what came of it (its run), both ready for the records."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samlib import diagnostics, models, records, rules
+from samlib.errors import BadInput, check_number
+from samlib.objective import DTYPES, LOSSES
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """All that determines a run, hashable and with a JSON form.
+
+    ``n``: number of training examples, None for all. ``warm_start``: the fraction of the steps that
+    are plain gradient descent before SAM begins (Park et al., 2025). ``batch``: mini-batch size,
+    None for full batch. ``seed`` draws the initial weights (and the batches); ``data_seed`` draws
+    the subset and the label noise. Units: ρ is a distance in parameter space, ``lr`` multiplies the
+    gradient.
+
+    Raises
+    ------
+    BadInput
+        If a value is out of its range; data are checked when they are loaded.
+    """
+
+    data: str = "digits"
+    n: int | None = None
+    classes: tuple[int, ...] | None = None
+    features: str = "standard"
+    label_noise: float = 0.0
+    data_seed: int = 0
+    model: str = "mlp"
+    width: int = 32
+    depth: int = 1
+    activation: str = "tanh"
+    loss: str = "ce"
+    weight_decay: float = 0.0
+    rule: str = "sam"
+    rho: float = 2.0
+    lr: float = 0.01
+    steps: int = 4000
+    warm_start: float = 0.0
+    batch: int | None = None
+    dtype: str = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_number("rho", self.rho, 0, 1e6, remedy="SAM's radius is usually between 0.01 and 10")
+        check_number("lr", self.lr, 0, 1e3, strict=True, remedy="usual values are 0.001 to 1")
+        check_number("weight_decay", self.weight_decay, 0, 1e3)
+        check_number("warm_start", self.warm_start, 0, 1, remedy="it is a fraction of the steps")
+        whole = [("steps", 1, 10**8), ("seed", 0, 2**31), ("data_seed", 0, 2**31)]
+        whole += [(k, 1, 10**9) for k in ("n", "batch") if getattr(self, k) is not None]
+        for name, low, high in whole:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise BadInput(f"{name} = {value!r} is not a whole number in [{low}, {high}]")
+        if self.rule not in rules.names():
+            raise BadInput(f"rule {self.rule!r} is unknown; use one of {rules.names()}")
+        if self.model not in models.names():
+            raise BadInput(f"model {self.model!r} is unknown; use one of {models.names()}")
+        if self.loss not in LOSSES:
+            raise BadInput(f"loss {self.loss!r} is unknown; use one of {list(LOSSES)}")
+        if self.dtype not in DTYPES:
+            raise BadInput(f"dtype {self.dtype!r} is unknown; use one of {sorted(DTYPES)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as a JSON object."""
+        return {
+            k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, spec: dict[str, Any]) -> RunSpec:
+        """The spec that :meth:`to_json` wrote."""
+        classes = spec.get("classes")
+        return cls(**{**spec, "classes": tuple(classes) if classes is not None else None})
+
+    @property
+    def id(self) -> str:
+        """The run's id in the records."""
+        return records.identity(self.to_json())
+
+    def twin(self) -> RunSpec:
+        """Plain gradient descent from the same start with the same data, step size and steps."""
+        return dataclasses.replace(self, rule="gd", rho=0.0, warm_start=0.0)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its spec, verdict, metrics, trace, final parameters (p,) and provenance."""
+
+    spec: RunSpec
+    verdict: str
+    metrics: dict[str, Any]
+    trace: diagnostics.Trace
+    theta: NDArray[np.float64]
+    data: dict[str, Any]
+    provenance: dict[str, Any]
+
+    def record(self) -> records.Record:
+        """The run as one line of a record folder."""
+        return {
+            "id": self.spec.id,
+            "spec": self.spec.to_json(),
+            "verdict": self.verdict,
+            "metrics": records.sanitised(self.metrics),
+            "data": self.data,
+            "provenance": self.provenance,
+        }
+
+    def curves(self, points: int = 200) -> dict[str, NDArray[np.float32]]:
+        """The trace at about ``points`` steps, evenly spaced in log(1 + step), as float32."""
+        last = len(self.trace.loss) - 1
+        steps = np.unique(np.round(np.expm1(np.linspace(0, np.log1p(last), points))).astype(int))
+        keys = ("loss", "grad_norm", "shifted_loss", "shifted_grad_norm")
+        out = {k: getattr(self.trace, k)[steps].astype(np.float32) for k in keys}
+        return {"step": steps.astype(np.float32), **out}

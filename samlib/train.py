@@ -1,0 +1,238 @@
+"""Training runs under SAM: one, or many at once as a stacked ensemble.
+
+The objective is f(θ) = mean loss over the training set + (λ/2)‖θ‖², all parameters decayed, with λ
+the weight decay. Runs that share everything but ρ, lr, seed and warm start are rows of one (E, p)
+matrix, so that each step costs a few large matrix products; a stacked run equals a lone one up to
+rounding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from samlib import data, diagnostics, records, rules
+from samlib.errors import BadInput
+from samlib.objective import Objective
+from samlib.runs import Run, RunSpec
+
+__all__ = ["Run", "RunSpec", "resolve_device", "train", "train_many"]
+
+# Rows of one stack may differ in these fields; everything else is shared.
+ROW_FIELDS = ("rho", "lr", "seed", "warm_start", "rule")
+CHECK_EVERY = 100  # steps between looks for runs that diverged
+
+
+Progress = Callable[[int], object]
+
+
+def train(spec: RunSpec, **kw: Any) -> Run:
+    """Train one run; its gradient descent twin, which the verdict needs, trains with it.
+
+    Keywords are those of :func:`train_many`.
+    """
+    return train_many([spec], **kw)[0]
+
+
+def train_many(
+    specs: Sequence[RunSpec],
+    *,
+    device: str = "auto",
+    data_root: str | None = None,
+    threads: int = 1,
+    twins: bool = True,
+    progress: Progress | None = None,
+) -> list[Run]:
+    """Train all ``specs`` and return their runs in the same order.
+
+    Runs that may share a stack do; each run's gradient descent twin is added unless ``twins`` is
+    False (the verdict is then ``running`` wherever it needs one). ``progress`` is called with the
+    number of finished run-steps. One thread by default: the matrices are small, and results then do
+    not depend on the machine's load.
+
+    Raises
+    ------
+    BadInput
+        If a spec's data or model cannot be built, or the device is not there.
+    """
+    device = resolve_device(device)
+    wanted = list(dict.fromkeys(specs))
+    if twins:
+        wanted = list(dict.fromkeys(wanted + [s.twin() for s in wanted]))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    done: dict[RunSpec, Run] = {}
+    try:
+        for stack in _stacks(wanted):
+            done |= _train_stack(stack, device, data_root, progress)
+    finally:
+        torch.set_num_threads(before)
+    return [_judged(done[s], done.get(s.twin())) for s in specs]
+
+
+def resolve_device(name: str) -> str:
+    """``auto`` becomes cuda where there is one, else cpu.
+
+    Raises
+    ------
+    BadInput
+        If CUDA is asked for where there is none, or the name is not a device.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        raise BadInput(f"device {name!r} is unknown; use auto, cpu or cuda") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise BadInput(f"device {name!r}: this machine has no CUDA device; use --device cpu")
+    if kind not in ("cpu", "cuda"):
+        raise BadInput(f"device {name!r} is not supported; use auto, cpu or cuda")
+    return name
+
+
+def _stacks(specs: list[RunSpec]) -> list[list[RunSpec]]:
+    """Group specs that can train as rows of one matrix; gradient descent is SAM with ρ = 0."""
+    groups: dict[tuple[Any, ...], list[RunSpec]] = {}
+    for s in specs:
+        free = [k for k in ROW_FIELDS if not (k == "seed" and s.batch)]
+        shared = dataclasses.asdict(s)
+        for k in free:
+            del shared[k]
+        rule = "sam" if s.rule == "gd" else s.rule
+        groups.setdefault((rule, *shared.values()), []).append(s)
+    return list(groups.values())
+
+
+def _batches(spec: RunSpec, rows: int, device: str) -> Iterator[Tensor | None]:
+    """Row indices of each step's mini-batch, shuffled anew each epoch; None for the full batch."""
+    draw = torch.Generator().manual_seed(spec.seed)
+    while True:
+        if not spec.batch or spec.batch >= rows:
+            yield None
+            continue
+        order = torch.randperm(rows, generator=draw).to(device)
+        yield from torch.split(order[: rows - rows % spec.batch], spec.batch)
+
+
+def _train_stack(
+    specs: list[RunSpec], device: str, data_root: str | None, progress: Progress | None
+) -> dict[RunSpec, Run]:
+    first, started = specs[0], time.time()
+    dataset = data.load(
+        first.data,
+        root=data_root,
+        n=first.n,
+        seed=first.data_seed,
+        classes=first.classes,
+        features=first.features,
+        label_noise=first.label_noise,
+    )
+    f = Objective(
+        dataset,
+        model=first.model,
+        loss=first.loss,
+        weight_decay=first.weight_decay,
+        dtype=first.dtype,
+        device=device,
+        width=first.width,
+        depth=first.depth,
+        activation=first.activation,
+    )
+    theta, curves = _descend(specs, f, device, progress)
+    return _runs(specs, f, theta, curves, started, device, dataset.describe())
+
+
+def _descend(
+    specs: list[RunSpec], f: Objective, device: str, progress: Progress | None
+) -> tuple[Tensor, Tensor]:
+    """All steps of a stack: final parameters (E, p) and the trace (4, steps + 1, E)."""
+    steps, total = specs[0].steps, len(specs)
+    rule = rules.get(next((s.rule for s in specs if s.rule != "gd"), "sam"))
+    final = torch.stack([f.initial(s.seed) for s in specs])
+
+    def column(values: list[float]) -> Tensor:
+        return torch.tensor(values, dtype=final.dtype, device=device)[:, None]
+
+    rho = column([0.0 if s.rule == "gd" else s.rho for s in specs])
+    lr = column([s.lr for s in specs])
+    start = column([round(s.warm_start * steps) for s in specs])
+    curves = torch.full((4, steps + 1, total), torch.nan, dtype=final.dtype, device=device)
+    alive, theta = torch.arange(total, device=device), final.clone()
+    batches = _batches(specs[0], len(f.x), device)
+    warm = bool(start.any())
+    for t in range(steps + 1):
+        f.batch(next(batches) if t < steps else None)  # the last entry is measured on all the data
+        f.seen.clear()
+        radius = rho * (t >= start) if warm else rho
+        direction, _ = rule(f, theta, radius)
+        curves[:, t, alive] = torch.stack([*f.seen[0], *f.seen[-1]])
+        if t < steps:
+            theta = torch.addcmul(theta, lr, direction, value=-1)
+        if progress and t % CHECK_EVERY == 0:
+            progress(min(CHECK_EVERY, steps - t) * total)
+        if t % CHECK_EVERY == 0 or t == steps:
+            final[alive] = theta
+            ok = theta.isfinite().all(1)
+            if not ok.all():  # rows that diverged stop here; the others go on without them
+                alive, theta, rho, lr, start = (v[ok] for v in (alive, theta, rho, lr, start))
+            if not len(alive):
+                break
+    return final, curves
+
+
+def _runs(
+    specs: list[RunSpec],
+    f: Objective,
+    theta: Tensor,
+    curves: Tensor,
+    started: float,
+    device: str,
+    described: dict[str, Any],
+) -> dict[RunSpec, Run]:
+    """Finish a stack: measure every row at its last point."""
+    accuracy = [f.accuracy(theta, x, y) for x, y in ((f.x, f.y), (f.x_test, f.y_test))]
+    numbers = curves.double().cpu().numpy()
+    wall = time.time() - started
+    where = records.provenance(started, device, torch.get_num_threads())
+    where |= {"stack": len(specs), "wall_time_s": round(wall, 3)}
+    out = {}
+    for i, s in enumerate(specs):
+        loss, norm, shifted_loss, shifted_norm = numbers[:, :, i]
+        trace = diagnostics.Trace(loss, norm, shifted_loss, shifted_norm, baseline=f.baseline)
+        metrics = {
+            "loss": float(loss[-1]),
+            "grad_norm": float(norm[-1]),
+            "shifted_grad_norm": float(shifted_norm[-1]),
+            "grad_ratio": float(trace.grad_ratio[-1]),
+            "shifted_loss": float(shifted_loss[-1]),
+            "loss_gap": float(trace.loss_gap[-1]),
+            "train_accuracy": float(accuracy[0][i]),
+            "test_accuracy": float(accuracy[1][i]),
+            "baseline": f.baseline,
+            "steps_below_0.1": int((trace.grad_ratio < 0.1).sum()),
+            "steps": int(np.isfinite(loss).sum()) - 1,
+            "wall_time_s": round(wall, 3),
+        }
+        row = theta[i].double().cpu().numpy()
+        out[s] = Run(s, "running", metrics, trace, row, described, where)
+    return out
+
+
+def _judged(run: Run, twin: Run | None) -> Run:
+    """The run with its verdict, given its twin (a run without ρ is its own twin)."""
+    twin_loss = twin.metrics["loss"] if twin else None
+    trace = dataclasses.replace(run.trace, twin_loss=twin_loss)
+    name = diagnostics.verdict(trace)
+    more = {
+        "twin_loss": twin_loss,
+        "progress": trace.progress,
+        "stall": diagnostics.stall_kind(trace) if name == "stalled" else None,
+    }
+    return dataclasses.replace(run, verdict=name, metrics=run.metrics | more, trace=trace)
