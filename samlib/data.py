@@ -1,0 +1,216 @@
+"""Data sets as plain arrays: read, checked, cut to size, made into features.
+
+``load(name)`` knows ``digits`` (the 1,797 digits inside scikit-learn), ``mnist``,
+``fashion-mnist``, ``cifar10``, ``cifar100`` (in torchvision's files and folders), and the path of a
+folder of images or of a ``.zip`` of one, with ``train/<class>/`` and ``test/<class>/`` in it. Files
+are looked for under ``root``: the argument, else the environment variable SAMLIB_DATA, else
+``~/.cache/samlib``. Nothing is downloaded unless ``download=True``. How files are read, in which
+order their images come and what exactly ``sha256`` covers stands in ``samlib.data_files``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samlib.data_files import Corrupt, Missing, known, read
+from samlib.errors import BadInput
+
+Floats = NDArray[np.float64]
+Bytes = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Data ready for training: x float64 (N, d), or (N, C, H, W) for "image"; y int64 (N,)."""
+
+    name: str
+    x_train: Floats
+    y_train: Labels
+    x_test: Floats
+    y_test: Labels
+    num_classes: int
+    class_names: tuple[str, ...]
+    sha256: str
+    features: str = "standard"
+    label_noise: float = 0.0
+    seed: int = 0
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a record keeps of the data, ready for JSON."""
+        return {
+            "name": self.name,
+            "n": len(self.x_train),
+            "n_test": len(self.x_test),
+            "num_features": int(np.prod(self.x_train.shape[1:])),
+            "num_classes": self.num_classes,
+            "features": self.features,
+            "sha256": self.sha256,
+            "label_noise": self.label_noise,
+            "seed": self.seed,
+        }
+
+
+def names() -> list[str]:
+    """Return the names ``load`` knows; it also takes the path of an image folder or its .zip."""
+    return known()
+
+
+def load(
+    name: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    n: int | None = None,
+    seed: int = 0,
+    *,
+    classes: Sequence[int] | None = None,
+    features: str = "standard",
+    label_noise: float = 0.0,
+    download: bool = False,
+) -> Dataset:
+    """Read a data set and make it ready for training.
+
+    classes : keep only these, relabelled 0, 1, … in the order given, in training and test set.
+    n, seed : how many training images, counted after ``classes``; None takes all. seed 0 takes the
+        first n in file order, any other seed a random n, kept in file order. The test set is the
+        whole held-out part (of the digits the last 360).
+    features : ``pixels``: flattened x/16 − 1/4 for digits (exact), else x/255 − 1/4. ``standard``:
+        mean 0, variance 1 over the training images taken, what is constant becomes 0; each pixel by
+        itself for digits, each colour channel as a whole otherwise, because pixels at the edge of
+        larger images are lit so rarely that dividing by their deviation would blow them up.
+        ``image``: by channel, (N, C, H, W). ``pca:K``: the first K principal components of the
+        training images taken, each scaled to variance 1, its largest loading positive, rounded to
+        3 decimals; the test set is projected likewise.
+    label_noise : this fraction (to a whole number) of training labels, drawn with ``seed``, becomes
+        another class drawn uniformly; test labels stay.
+
+    Raises
+    ------
+    BadInput
+        If an argument is unusable; its kinds ``Missing`` and ``Corrupt`` if a file is.
+    """
+    _check(features, label_noise, seed)
+    title, raw = read(name, root, download)
+    keep = _keep(classes, len(raw.class_names))
+    relabel = np.full(len(raw.class_names), -1)
+    relabel[keep] = np.arange(len(keep))
+    y_train, y_test = relabel[raw.y_train], relabel[raw.y_test]
+    rows, test = _take(np.flatnonzero(y_train >= 0), n, seed, title), np.flatnonzero(y_test >= 0)
+    x_train, x_test = _features(raw.x_train[rows], raw.x_test[test], features, raw.top)
+    return Dataset(
+        name=title,
+        x_train=x_train,
+        y_train=_noisy(y_train[rows], label_noise, len(keep), seed),
+        x_test=x_test,
+        y_test=y_test[test],
+        num_classes=len(keep),
+        class_names=tuple(raw.class_names[k] for k in keep),
+        sha256=raw.sha256,
+        features=features,
+        label_noise=float(label_noise),
+        seed=int(seed),
+    )
+
+
+def verify(
+    name: str | os.PathLike[str], root: str | os.PathLike[str] | None = None
+) -> dict[str, Any]:
+    """Return name, status (present, absent or corrupt), sha256 or None, and the reason or ""."""
+    try:
+        title, raw = read(name, root)
+    except (Missing, Corrupt) as error:
+        status = "absent" if isinstance(error, Missing) else "corrupt"
+        return {"name": os.fspath(name), "status": status, "sha256": None, "reason": str(error)}
+    return {"name": title, "status": "present", "sha256": raw.sha256, "reason": ""}
+
+
+def _check(features: str, label_noise: float, seed: int) -> None:
+    if not re.fullmatch(r"standard|pixels|image|pca:[1-9]\d*", str(features)):
+        want = "standard, pixels, image or pca:K with a whole number K ≥ 1, such as pca:8"
+        raise BadInput(f"features = {features!r} is not known; use {want}")
+    real = isinstance(label_noise, int | float | np.number) and not isinstance(label_noise, bool)
+    if not (real and 0 <= label_noise < 1):
+        raise BadInput(f"label_noise = {label_noise!r} is not a number in [0, 1); 0 adds no noise")
+    if not (_whole(seed) and seed >= 0):
+        hint = "0 takes the first images in file order, any other a random subset"
+        raise BadInput(f"seed = {seed!r} is not a whole number ≥ 0; {hint}")
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _keep(classes: Sequence[int] | None, count: int) -> list[int]:
+    """Return the classes to keep, checked, in the order asked for."""
+    if classes is None:
+        return list(range(count))
+    keep = list(classes) if np.iterable(classes) else []
+    known_ones = all(_whole(k) and 0 <= k < count for k in keep)
+    if not known_ones or len(set(keep)) < len(keep) or len(keep) < 2:
+        want = f"two or more different whole numbers from 0 to {count - 1}, such as (0, 1)"
+        raise BadInput(f"classes = {classes!r} cannot be used; give {want}")
+    return [int(k) for k in keep]
+
+
+def _take(pool: NDArray[np.intp], n: int | None, seed: int, title: str) -> NDArray[np.intp]:
+    """Return n of the rows in pool, in file order: the first, or with seed ≠ 0 random ones."""
+    size = len(pool) if n is None else n
+    if not (_whole(size) and 1 <= size <= len(pool)):
+        have = f"{title} has {len(pool)} training images of the classes asked for"
+        raise BadInput(f"n = {n!r} is not a whole number from 1 to {len(pool)}: {have}; change n")
+    if seed == 0:
+        return pool[:size]
+    return np.sort(np.random.default_rng(seed).choice(pool, size, replace=False))
+
+
+def _features(x: Bytes, t: Bytes, features: str, top: int) -> tuple[Floats, Floats]:
+    """Turn training images x and test images t, both (N, C, H, W), into float64 features."""
+    flat_x, flat_t = x.reshape(len(x), -1), t.reshape(len(t), -1)
+    if features == "pixels":
+        return flat_x / top - 0.25, flat_t / top - 0.25
+    if features.startswith("pca:"):
+        return _pca(flat_x, flat_t, int(features[4:]))
+    u, v = x.astype(np.float64), t.astype(np.float64)
+    over = (0,) if top == 16 and features == "standard" else (0, 2, 3)
+    mean = u.mean(axis=over, keepdims=True)
+    u -= mean
+    v -= mean
+    std = np.sqrt(np.square(u).mean(axis=over, keepdims=True))
+    for a in (u, v):
+        a *= std > 0
+        a /= np.where(std > 0, std, 1)
+    if features == "image":
+        return u, v
+    return u.reshape(flat_x.shape), v.reshape(flat_t.shape)
+
+
+def _pca(x: Bytes, t: Bytes, k: int) -> tuple[Floats, Floats]:
+    rows, width = x.shape
+    mean = x.mean(axis=0)
+    centred = x - mean
+    # R of a QR has the same singular values and right vectors, and is small when rows are many.
+    core = np.linalg.qr(centred, mode="r") if rows > width else centred
+    _, scale, loadings = np.linalg.svd(core, full_matrices=False)
+    rank = int(np.sum(scale > 1e-9 * max(scale[0], 1)))
+    if k > rank:
+        why = f"{rows} training images of {width} pixels vary in {rank} directions only"
+        raise BadInput(f"features = 'pca:{k}' is out of range: {why}; use K ≤ {rank} or a larger n")
+    largest = np.abs(loadings[:k]).argmax(axis=1)
+    sign = np.sign(loadings[np.arange(k), largest])
+    project = (loadings[:k] * (sign * np.sqrt(rows) / scale[:k])[:, None]).T
+    # + 0.0 turns −0 into 0
+    return np.round(centred @ project, 3) + 0.0, np.round((t - mean) @ project, 3) + 0.0
+
+
+def _noisy(y: Labels, fraction: float, count: int, seed: int) -> Labels:
+    """Move round(fraction · N) labels to another class; a stream of its own, apart from _take's."""
+    rng = np.random.default_rng((seed, 1))
+    hit = rng.choice(len(y), round(fraction * len(y)), replace=False)
+    y[hit] = (y[hit] + rng.integers(1, count, len(hit))) % count
+    return y
