@@ -1,7 +1,7 @@
 """MathJax from the site itself: no page asks another host.
 
-The pinned package sphinx-mathjax-offline carries all of MathJax 3.2.2 (15 MB). The site needs the one combined script,
-its fonts and the TeX extensions that the script loads on demand (2.4 MB).
+The pinned package sphinx-mathjax-offline carries all of MathJax 3.2.2 (15 MB). The site needs the
+one combined script, its fonts and the TeX extensions that it loads on demand (2.2 MB).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The last touches to every page: descriptions for sharing, and roles that assistive technology understands."""
+"""The last touches to every page: descriptions for sharing, and roles that screen readers expect."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def finish(
         lines.append(f'<meta name="description" content="{escape(description)}"/>')
     context["metatags"] = context.get("metatags", "") + "\n" + "\n".join(lines)
     if "body" in context:
-        # A list may only hold list items (axe: aria-required-children), and ARIA has deprecated this role.
+        # A list may only hold list items (axe: aria-required-children).
         context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 import importlib.util
 import re
 
-import samlib
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-# Docstrings say |x| and x_* in prose, which reStructuredText reads as markup; literals and roles stay as they are.
+import samlib
+
+# Docstrings say |x| and x_* in prose, which reStructuredText reads as markup; literals and roles
+# stay as they are.
 _PROTECTED = re.compile(r"(``.+?``|:[\w:]+:`[^`]+`|`[^`]+`_?)")
 _MARKUP = re.compile(r"[|*]|_(?!\w)")
 

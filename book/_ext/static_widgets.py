@@ -1,8 +1,8 @@
 """Widgets on a site without a kernel.
 
-The lab (``samlib.lab``) brings its own JavaScript: a page that holds one loads three small files and nothing else.
-Any other ipywidget shows what it showed when the notebook ran, as a picture, with the values of its controls.
-Neither needs require.js or the widget manager, which would cost each page 4.5 MB and a third party.
+The lab (``samlib.lab``) brings its own JavaScript: a page that holds one loads two small scripts.
+Any other ipywidget shows what it showed when the notebook ran, as a picture, with the values of its
+controls. Neither needs require.js and the widget manager, which would cost each page 4.5 MB.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import samlib
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.transforms.post_transforms import SphinxPostTransform
+
+import samlib
 
 LAB = Path(samlib.__file__).parent / "lab" / "static"
 VIEW = "application/vnd.jupyter.widget-view+json"
 NOTE = "The controls move in JupyterLab (<code>make lab</code>)."
 
 
-# --- the lab -----------------------------------------------------------------------------------------------------
+# --- the lab ---
 
 
 def classic(module: str) -> str:
     """Turn the ES module of an anywidget into a classic script, since file:// refuses modules.
 
-    The module must import nothing and have one ``export default``, which becomes ``globalThis.samlab``.
+    The module must import nothing and have one ``export default``: ``globalThis.samlab`` here.
 
     Raises
     ------
@@ -70,7 +71,7 @@ def load_lab(app: Sphinx, page: str, template: str, context: dict[str, Any], doc
             app.add_js_file(f"samlab/{name}", loading_method="defer")
 
 
-# --- every other widget ------------------------------------------------------------------------------------------
+# --- every other widget ---
 
 
 def children(model: dict[str, Any]) -> list[str]:
@@ -90,7 +91,7 @@ def value_of(state: dict[str, Any]) -> str | None:
 
 
 def still(state: dict[str, Any], root: str, alt: str) -> str:
-    """The widget ``root`` as HTML: the outputs it holds and a caption with the values of its controls."""
+    """The widget ``root`` as HTML: its outputs, and a caption with the values of its controls."""
     pieces: list[str] = []
     values: list[str] = []
     todo = [root]
