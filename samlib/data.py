@@ -181,7 +181,8 @@ def _features(x: Bytes, t: Bytes, features: str, top: int) -> tuple[Floats, Floa
     mean = u.mean(axis=over, keepdims=True)
     u -= mean
     v -= mean
-    std = np.sqrt(np.square(u).mean(axis=over, keepdims=True))
+    squares = np.einsum("nchw,nchw->chw", u, u)[None] / len(u)  # no copy of u, which can be 1 GB
+    std = np.sqrt(squares.mean(axis=over, keepdims=True))
     for a in (u, v):
         a *= std > 0
         a /= np.where(std > 0, std, 1)
