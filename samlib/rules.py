@@ -115,8 +115,10 @@ def names() -> list[str]:
     return list(_RULES)
 
 
-def get(name: str) -> Rule:
-    """The rule of that name. BadInput lists the names."""
+def get(name: str | Rule) -> Rule:
+    """The rule of that name, or ``name`` itself if it is a rule. BadInput lists the names."""
+    if callable(name):
+        return name
     if name not in _RULES:
         raise BadInput(f"unknown rule {name!r}; known are {', '.join(_RULES)}")
     return _RULES[name]
