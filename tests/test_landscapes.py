@@ -1,0 +1,317 @@
+"""Landscapes: every generated form agrees with the SymPy expression it came from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+from fractions import Fraction
+from typing import Any
+
+import flint
+import numpy as np
+import pytest
+import sympy
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from samlib import landscapes
+from samlib.errors import BadInput
+from samlib.landscapes import Landscape
+
+NAMES = landscapes.names()
+KINKED = Landscape(
+    "Max(x, 0)**2*exp(-Abs(y)) + sqrt(2)*Max(x, y, 1)/10 + sign(x)*y"
+    " + Piecewise((x, x < y), (y, True))",
+    ["x", "y"],
+)
+ELEMENTARY = Landscape(
+    "tanh(x*y) + log(3 + x**2) + cos(pi*x)/7 + sqrt(5 + y)*atan(x) + 2**x + x**(-2)*y**9"
+    " + E*sinh(y)",
+    ["x", "y"],
+)
+
+
+def inside(landscape: Landscape, count: int = 40, seed: int = 0) -> np.ndarray:
+    low, high = np.array(landscape.box).T
+    return np.random.default_rng(seed).uniform(low, high, size=(count, landscape.dim))
+
+
+def derivatives(landscape: Landscape) -> tuple[list[Any], list[Any], list[Any]]:
+    """f, gradient and Hessian entries, differentiated here and not by the code under test."""
+    f, xs = landscape.expr, landscape.symbols
+    return [f], [sympy.diff(f, x) for x in xs], [sympy.diff(f, x, y) for x in xs for y in xs]
+
+
+def sizes(exprs: list[Any], landscape: Landscape, points: np.ndarray) -> np.ndarray:
+    """Sum of the absolute values of the terms of each expression: the scale of rounding errors."""
+    columns = []
+    for expr in exprs:
+        terms = sympy.Add.make_args(sympy.expand(expr))
+        size = sympy.lambdify(landscape.symbols, sum(sympy.Abs(t) for t in terms), "numpy")
+        columns.append(np.broadcast_to(size(*points.T), len(points)))
+    return np.stack(columns, -1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_derivatives_equal_sympys_at_high_precision(name: str) -> None:
+    landscape = landscapes.get(name)
+    points = inside(landscape, 5)
+    got = [landscape.f(points), landscape.grad(points), landscape.hess(points)]
+    for exprs, values in zip(derivatives(landscape), got, strict=True):
+        for row, point in zip(values.reshape(5, -1), points, strict=True):
+            at = {
+                s: sympy.Rational(float(p)) for s, p in zip(landscape.symbols, point, strict=True)
+            }
+            truth = np.array([float(e.subs(at)) for e in exprs])
+            bound = 1e-14 * np.maximum(1, sizes(exprs, landscape, point[None])[0])
+            assert (np.abs(row - truth) <= bound).all()
+
+
+@pytest.mark.parametrize("landscape", [*map(landscapes.get, NAMES), KINKED], ids=[*NAMES, "kinked"])
+def test_torch_equals_numpy(landscape: Landscape) -> None:
+    points = inside(landscape).reshape(4, 10, -1)
+    for method in ("f", "grad", "hess"):
+        tensor = getattr(landscape, method)(torch.tensor(points))
+        array = getattr(landscape, method)(points)
+        assert tensor.dtype == torch.float64
+        assert tensor.shape == array.shape
+        np.testing.assert_allclose(tensor.numpy(), array, rtol=1e-14, atol=1e-12)
+        assert getattr(landscape, method)(torch.tensor(points).float()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_equals_torch_autograd(name: str) -> None:
+    landscape = landscapes.get(name)
+    x = torch.tensor(inside(landscape), requires_grad=True)
+    (gradient,) = torch.autograd.grad(landscape.f(x).sum(), x)
+    np.testing.assert_allclose(landscape.grad(x.detach()), gradient, rtol=1e-12, atol=1e-10)
+
+
+def test_hessian_vector_product() -> None:
+    landscape = landscapes.get("camel")
+    x, v = inside(landscape, 6), inside(landscape, 6, seed=1)
+    expected = np.stack([landscape.hess(a) @ b for a, b in zip(x, v, strict=True)])
+    np.testing.assert_allclose(landscape.hvp(x, v), expected, rtol=1e-14)
+    np.testing.assert_allclose(
+        landscape.hvp(torch.tensor(x), torch.tensor(v)), expected, rtol=1e-14
+    )
+
+
+def test_shapes_and_dtypes() -> None:
+    landscape = Landscape("x**2/2 + 3*y", ["x", "y"])  # constant and missing partial derivatives
+    for batch in [(), (5,), (2, 3), (0,)]:
+        x = np.ones((*batch, 2))
+        assert np.shape(landscape.f(x)) == batch
+        assert landscape.grad(x).shape == (*batch, 2)
+        assert landscape.hess(x).shape == (*batch, 2, 2)
+        assert landscape.f(x).dtype == landscape.grad(x).dtype == np.float64
+        assert landscape.hess(torch.ones(*batch, 2)).shape == (*batch, 2, 2)
+    np.testing.assert_array_equal(landscape.grad(np.ones((4, 2))), [[1, 3]] * 4)
+    assert landscape.grad(np.ones(2, np.float32)).dtype == np.float32
+    np.testing.assert_array_equal(landscape.grad([2, 7]), [2.0, 3.0])  # integers become float64
+    np.testing.assert_array_equal(Landscape("7", ["x"]).hess(np.ones((2, 1))), np.zeros((2, 1, 1)))
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 1)])
+def test_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(BadInput, match=r"it must be \(\.\.\., 2\)"):
+        landscapes.get("ring").grad(np.ones(shape))
+
+
+@pytest.mark.parametrize(
+    ("expr", "symbols", "message"),
+    [
+        ("x + q", ["x"], "free symbols"),
+        ("x + oo", ["x"], "infinity"),
+        ("1/0", ["x"], "infinity"),
+        ("I*x", ["x"], "give a finite real expression"),
+        ("x**2", [], "at least one"),
+        ("x**2", ["x", "x"], "each coordinate once"),
+        ("x +", ["x"], "nothing that SymPy can read"),
+        ("x < 1", ["x"], "one scalar expression"),
+        ("gamma(x)", ["x"], "gamma"),
+    ],
+)
+def test_bad_expressions_are_refused(expr: str, symbols: list[str], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        Landscape(expr, symbols)
+
+
+def test_bad_boxes_and_names_are_refused() -> None:
+    with pytest.raises(BadInput, match="box"):
+        Landscape("x*y", ["x", "y"], box=[(0, 1)])
+    with pytest.raises(BadInput, match="box"):
+        Landscape("x", ["x"], box=[(1, 0)])
+    with pytest.raises(BadInput, match="himmelblau"):
+        landscapes.get("no-such-landscape")
+
+
+def test_sympy_symbols_of_the_caller_are_kept() -> None:
+    a, b = sympy.symbols("alpha beta", positive=True)
+    landscape = Landscape(a**2 * b, [b, a])
+    assert landscape.symbols == (b, a)
+    np.testing.assert_array_equal(landscape.grad([2.0, 3.0]), [9.0, 12.0])
+
+
+def test_names_that_python_reserves_work() -> None:
+    landscape = Landscape(sympy.Symbol("lambda") ** 2, [sympy.Symbol("lambda")])
+    assert landscape.grad([3.0]) == [6.0]
+
+
+def test_overflow_is_silent() -> None:
+    huge = np.array([[1e200, -1e200]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert landscapes.get("ring").f(huge)[0] == np.inf
+        assert not np.isfinite(landscapes.get("beale").grad(huge)).any()
+        assert np.isnan(landscapes.get("ring").grad(np.array([np.nan, 0.0]))).all()
+
+
+def test_kinks_use_the_derivative_zero() -> None:
+    relu, modulus = Landscape("Max(x, 0)", ["x"]), Landscape("Abs(x)", ["x"])
+    x = np.array([[-2.0], [0.0], [3.0]])
+    np.testing.assert_array_equal(relu.grad(x)[:, 0], [0, 0, 1])
+    np.testing.assert_array_equal(modulus.grad(x)[:, 0], [-1, 0, 1])
+    np.testing.assert_array_equal(modulus.hess(x)[:, 0, 0], [0, 0, 0])
+    assert not relu.smooth
+    assert not modulus.smooth
+    assert landscapes.get("ring").smooth
+    with pytest.raises(BadInput, match="kinks"):
+        relu.ball_grad([flint.arb(1)])
+
+
+def exact(value: Fraction) -> Any:
+    return flint.arb(flint.fmpq(value.numerator, value.denominator))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_balls_contain_the_exact_rational_derivatives(name: str) -> None:
+    landscape = landscapes.get(name)
+    point = [Fraction(k + 2, 7) for k in range(landscape.dim)]
+    at = {s: sympy.Rational(p.numerator, p.denominator)
+          for s, p in zip(landscape.symbols, point, strict=True)}  # fmt: skip
+    _, gradient, hessian = derivatives(landscape)
+    balls = [exact(p) for p in point]
+    got = landscape.ball_grad(balls) + [h for row in landscape.ball_hess(balls) for h in row]
+    for ball, expr in zip(got, gradient + hessian, strict=True):
+        truth = sympy.Rational(expr.subs(at))
+        assert (ball * int(truth.q) - int(truth.p)).contains(0)
+        assert ball.rad() < 1e-10
+
+
+@pytest.mark.parametrize(
+    "landscape", [*map(landscapes.get, NAMES), ELEMENTARY], ids=[*NAMES, "elementary"]
+)
+def test_balls_contain_the_float_values_of_their_points(landscape: Landscape) -> None:
+    radius, rng = 1e-4, np.random.default_rng(3)
+    for centre in inside(landscape, 4, seed=2):
+        balls = [flint.arb(float(c), radius) for c in centre]
+        gradient, hessian = landscape.ball_grad(balls), landscape.ball_hess(balls)
+        for point in centre + 0.9 * radius * rng.uniform(-1, 1, size=(5, landscape.dim)):
+            for i in range(landscape.dim):
+                assert gradient[i].contains(flint.arb(float(landscape.grad(point)[i])))
+                for j in range(landscape.dim):
+                    # A constant entry has no room for the rounding of a float.
+                    value = flint.arb(float(landscape.hess(point)[i, j]), 1e-12)
+                    assert hessian[i][j].overlaps(value)
+
+
+def test_ball_precision_is_the_one_in_force_at_the_call() -> None:
+    landscape = Landscape("x**3/3 + pi*x + 0.1*x**2", ["x"])
+    with flint.ctx.workprec(300):
+        value = landscape.ball_grad([flint.arb(1)])[0] - flint.arb.pi() - exact(Fraction(6, 5))
+        assert value.contains(0)
+        assert value.rad() < 1e-80
+
+
+def in_node(script: str) -> Any:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed: the generated JavaScript was not run")
+    done = subprocess.run([node, "-e", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+JAVASCRIPT = {name: landscapes.get(name) for name in NAMES} | {"elementary": ELEMENTARY}
+
+
+@pytest.fixture(scope="module")
+def browser() -> dict[str, list[Any]]:
+    """f, grad and hess of every landscape at its random points, as node computes them."""
+    points = {name: inside(landscape, seed=4).tolist() for name, landscape in JAVASCRIPT.items()}
+    objects = ", ".join(f"'{n}': {landscape.javascript()}" for n, landscape in JAVASCRIPT.items())
+    return in_node(
+        f"const L = {{{objects}}}, P = {json.dumps(points)}, out = {{}};"
+        "for (const n in P) out[n] = P[n].map(x => [L[n].f(x), L[n].grad(x), L[n].hess(x)]);"
+        "console.log(JSON.stringify(out));"
+    )
+
+
+@pytest.mark.parametrize("name", JAVASCRIPT)
+def test_javascript_equals_numpy(name: str, browser: dict[str, list[Any]]) -> None:
+    landscape, count = JAVASCRIPT[name], 40
+    points = inside(landscape, count, seed=4)
+    numpy_values = [landscape.f(points), landscape.grad(points), landscape.hess(points)]
+    for order, exprs in enumerate(derivatives(landscape)):
+        ours = numpy_values[order].reshape(count, -1)
+        theirs = np.array([row[order] for row in browser[name]]).reshape(count, -1)
+        bound = 1e-14 * np.maximum(1, sizes(exprs, landscape, points))
+        assert (np.abs(ours - theirs) <= bound).all()
+
+
+def test_javascript_of_kinks_equals_numpy() -> None:
+    points = inside(KINKED, seed=5)
+    script = f"const L = {KINKED.javascript()}, P = {json.dumps(points.tolist())};"
+    got = in_node(script + "console.log(JSON.stringify(P.map(x => [L.f(x), ...L.grad(x)])))")
+    expected = np.column_stack([KINKED.f(points), KINKED.grad(points)])
+    np.testing.assert_allclose(got, expected, rtol=1e-13, atol=1e-13)
+
+
+def test_javascript_has_no_power_calls() -> None:
+    for name in NAMES:
+        assert "Math.pow" not in landscapes.get(name).javascript()
+
+
+def test_latex_is_that_of_the_expression() -> None:
+    for name in NAMES:
+        landscape = landscapes.get(name)
+        assert landscape.latex() == sympy.latex(landscape.expr) != ""
+
+
+@given(st.lists(st.floats(-3, 3), min_size=2, max_size=2))
+@settings(max_examples=50, deadline=None)
+def test_ring_depends_on_the_radius_alone(x: list[float]) -> None:
+    radius2 = x[0] ** 2 + x[1] ** 2
+    landscape = landscapes.get("ring")
+    assert landscape.f(x) == pytest.approx((radius2 - 1) ** 2 / 4, abs=1e-12)
+    np.testing.assert_allclose(landscape.grad(x), (radius2 - 1) * np.array(x), atol=1e-12)
+
+
+def test_import_is_instant_and_light() -> None:
+    code = (
+        "import time; t = time.perf_counter(); import samlib; t = time.perf_counter() - t\n"
+        "import sys, json; print(json.dumps([t, 'torch' in sys.modules, 'sympy' in sys.modules]))"
+    )
+    runs = [
+        json.loads(
+            subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+        )
+        for _ in range(3)
+    ]
+    assert min(seconds for seconds, *_ in runs) < 0.5
+    assert not any(torch_in or sympy_in for _, torch_in, sympy_in in runs)
+
+
+def test_theory_modules_do_not_load_torch() -> None:
+    code = (
+        "import sys; from samlib import landscapes, rules, sam\n"
+        "sam.trajectory(landscapes.get('ring'), [0.5, 0.2], 0.1, 0.1, 5)\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
