@@ -1,0 +1,1 @@
+"""The figures of the book: functions that take data and return a matplotlib Figure."""
