@@ -55,7 +55,9 @@ build/execution.key: $(READY) force
 
 # After a failure Sphinx would not repeat the warnings of pages that it has already read, so it must read them again.
 html: $(READY) build/execution.key
-	@$(VENV)/bin/jupyter-book build book --config _config.yml --toc $(CURDIR)/_toc.yml --path-output . -W --keep-going -q || \
+	@echo "Building the book (progress: build/book.log)"
+	@$(VENV)/bin/jupyter-book build book --config _config.yml --toc $(CURDIR)/_toc.yml --path-output . -W --keep-going \
+	  > build/book.log || \
 	  { rm -rf _build/.doctrees; echo "make: the book has warnings or a failing notebook; see above" >&2; exit 1; }
 
 # Executes the chapters in place and stores their outputs: after editing a chapter, before committing it.
@@ -96,7 +98,7 @@ build/nbval.passed: $(CHAPTERS) tests/nbval_sanitize.cfg build/execution.key
 unit: $(READY)
 	@mkdir -p build
 	$(PY) -m pytest -n 2 --dist loadfile tests --junitxml build/junit.xml
-	@if [ -f samlib/claims.py ]; then $(PY) -m samlib claims --check build/junit.xml; fi
+	@if [ -f samlib/claims.py ] && [ -f book/claims.yml ]; then $(PY) -m samlib claims --check build/junit.xml; fi
 
 clean:
 	rm -rf _build build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

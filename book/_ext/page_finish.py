@@ -1,4 +1,4 @@
-"""The last touches to every page: descriptions for sharing, and roles that screen readers expect."""
+"""The last touches to every page: descriptions for sharing, roles for screen readers."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Delete what a change has made stale before the book is built.
 
-The execution cache compares cells and Sphinx compares pages. Neither sees that an imported module or
-a record has changed, and both would go on showing the old output. Two digests close the gap: one over
-all that a notebook can read, one over all that shapes a page. The first is also a file that ``make``
-can depend on.
+The execution cache compares cells and Sphinx compares pages. Neither sees that an imported module
+or a record has changed, and both would go on showing the old output. Two digests close the gap: one
+over all that a notebook can read, one over all that shapes a page. The first is also a file that
+``make`` can depend on.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def digest(names: list[str], root: Path = ROOT) -> str:
 
 
 def refresh(root: Path = ROOT) -> list[str]:
-    """Delete the stale folders of ``_build``, return their names, and write the keys that changed."""
+    """Delete the stale folders of ``_build``, return their names, write the keys that changed."""
     deleted: list[str] = []
     for key, names, folders in [
         ("execution.key", EXECUTION, [".jupyter_cache", ".doctrees", "jupyter_execute"]),

@@ -1,0 +1,50 @@
+"""What pages load comes from the site itself, and is no larger than it must be.
+
+MathJax: the pinned package sphinx-mathjax-offline carries all of MathJax 3.2.2 (15 MB). The site
+needs the one combined script, its fonts and the TeX extensions that it loads on demand (2.2 MB).
+
+Icons: the theme ships the same icons as a font and as a script of 1.5 MB that replaces the font's.
+The font is enough, so an empty script takes the other's place.
+"""
+
+from __future__ import annotations
+
+import shutil
+from importlib.metadata import distribution
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.config import Config
+
+KEEP = ["tex-chtml.js", "input/tex/extensions", "output/chtml/fonts"]
+
+
+def provide(app: Sphinx, config: Config) -> None:
+    """Fill ``_build/.assets``; Sphinx copies it into ``_static`` after the theme's own files."""
+    package = distribution("sphinx-mathjax-offline").locate_file("sphinx-mathjax-offline")
+    target = Path(app.outdir).parent / ".assets"
+    if not target.exists():
+        part = target.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        for name in KEEP:
+            source, copy = Path(str(package)) / "static/mathjax" / name, part / "mathjax" / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(source, copy) if source.is_dir() else shutil.copy2(source, copy)
+        (part / "scripts").mkdir()
+        (part / "scripts/fontawesome.js").write_text("// The icons come from the font.\n")
+        part.rename(target)
+    config.html_static_path = [*config.html_static_path, str(target)]
+
+
+def drop_source_maps(app: Sphinx, exception: Exception | None) -> None:
+    """Delete the theme's source maps, 2 MB that only the theme's authors need."""
+    if exception is None:
+        for path in (Path(app.outdir) / "_static").rglob("*.js.map"):
+            path.unlink()
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Sphinx calls this when it loads the extension."""
+    app.connect("config-inited", provide)
+    app.connect("build-finished", drop_source_maps)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,159 @@
+"""Every page of the built site in a real browser: no foreign request, no error, readable by all."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import chromium, missing, served
+
+SITE = Path(__file__).resolve().parents[1] / "_build" / "html"
+PAGES = sorted(p.name for p in SITE.glob("*.html")) or ["index.html"]
+CHAPTER = re.compile(r"\d\d-")
+HEAVIEST = 1.5e6  # bytes of a chapter page with all that it loads, MathJax aside
+READY = "() => window.MathJax?.startup ? MathJax.startup.promise.then(() => true) : true"
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[Any]:
+    if not (SITE / "index.html").exists():
+        missing("no built site: run `make book` first")
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def site(chrome: Any) -> Iterator[str]:
+    with served(SITE) as address:
+        yield address
+
+
+class Visit:
+    """One visit to one page: what it asked for, what went wrong, and how much came."""
+
+    def __init__(self, chrome: Any, address: str, width: int, theme: str) -> None:
+        self.requests: list[str] = []
+        self.faults: list[str] = []
+        self.responses: list[Any] = []
+        self.page = chrome.new_page(
+            viewport={"width": width, "height": 900}, color_scheme=theme, reduced_motion="reduce"
+        )
+        self.page.on("request", lambda r: self.requests.append(r.url))
+        self.page.on("response", self._response)
+        self.page.on("requestfailed", lambda r: self.faults.append(f"failed: {r.url}"))
+        self.page.on("pageerror", lambda e: self.faults.append(f"page error: {e}"))
+        self.page.on("console", self._console)
+        self.page.goto(address, wait_until="load", timeout=60_000)
+        self.page.wait_for_function(READY, timeout=60_000)
+
+    def _response(self, response: Any) -> None:
+        self.responses.append(response)
+        if response.status >= 400:
+            self.faults.append(f"{response.status}: {response.url}")
+
+    def _console(self, message: Any) -> None:
+        if message.type == "error":
+            self.faults.append(f"console: {message.text}")
+
+    def weight(self) -> int:
+        """Bytes of all that the page loaded, MathJax aside."""
+        return sum(len(r.body()) for r in self.responses if "/mathjax/" not in r.url)
+
+    def violations(self) -> list[str]:
+        """What axe calls serious or critical, with the first element of each."""
+        axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+        found = axe.Axe().run(self.page).response["violations"]
+        return [
+            f"{v['id']} ({v['impact']}): {v['nodes'][0]['html'][:200]}"
+            for v in found
+            if v["impact"] in {"serious", "critical"}
+        ]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", PAGES)
+def test_page(chrome: Any, site: str, name: str, width: int, theme: str) -> None:
+    visit = Visit(chrome, f"{site}/{name}", width, theme)
+    try:
+        assert [u for u in visit.requests if not u.startswith((site, "data:", "blob:"))] == []
+        assert visit.faults == []
+        assert visit.page.evaluate("document.documentElement.dataset.theme") == theme
+        assert visit.violations() == []
+        scroll = visit.page.evaluate("document.documentElement.scrollWidth")
+        assert scroll <= width, f"the page is {scroll} px wide on a screen of {width}"
+        if CHAPTER.match(name) and (width, theme) == (1280, "light"):
+            assert visit.weight() <= HEAVIEST, f"{visit.weight() / 1e6:.2f} MB"
+    finally:
+        visit.page.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_head_and_pictures(name: str) -> None:
+    """What sharing and screen readers need: titles, descriptions, and words for every picture."""
+    if not (SITE / name).exists():
+        missing("no built site: run `make book` first")
+    html = (SITE / name).read_text(encoding="utf-8")
+    assert re.search(r"<title>[^<]{5,}</title>", html)
+    assert re.search(r'<meta property="og:title" content="[^"]{5,}"', html)
+    if name not in {"genindex.html", "search.html", "py-modindex.html", "prf-prf.html"}:
+        assert re.search(r'<meta property="og:description" content="[^"]{20,}"', html)
+    article = html[html.find("<article") : html.find("</article>")]
+    for image in re.findall(r"<img\b[^>]*>", article):
+        alt = re.search(r'\balt="([^"]*)"', image)
+        assert alt is not None, image[:150]
+        assert not re.fullmatch(r"|.*\.(png|svg|jpeg)", alt[1]), (
+            f"no words for {image[:150]}: give the cell the metadata "
+            '{"mystnb": {"image": {"alt": "what the figure shows"}}}'
+        )
+
+
+def test_search_finds(chrome: Any, site: str) -> None:
+    visit = Visit(chrome, f"{site}/search.html?q=hallucinated", 1280, "light")
+    visit.page.wait_for_selector("#search-results li a", timeout=20_000)
+    assert visit.faults == []
+    visit.page.close()
+
+
+def test_works_from_a_folder(chrome: Any) -> None:
+    """The same files without any server, as they lie in the zip of ``make site``."""
+    visit = Visit(chrome, (SITE / "index.html").as_uri(), 1280, "light")
+    assert [u for u in visit.requests if not u.startswith(("file:", "data:", "blob:"))] == []
+    assert visit.faults == []
+    assert visit.page.locator("mjx-container").count() > 0
+    visit.page.goto((SITE / "search.html").as_uri() + "?q=hallucinated")
+    visit.page.wait_for_selector("#search-results li a", timeout=20_000)
+    assert visit.faults == []
+    visit.page.close()
+
+
+def test_the_browser_would_notice(chrome: Any, tmp_path: Path) -> None:
+    """The checks above can fail: a page with each fault is caught."""
+    (tmp_path / "bad.html").write_text(
+        "<html lang='en'><head><title>bad</title></head><body><main><h1>Bad</h1>"
+        "<img src='missing.png'><button></button><script>undefinedName()</script>"
+        "<script src='https://example.org/x.js'></script></main></body></html>"
+    )
+    with served(tmp_path) as address:
+        visit = Visit(chrome, f"{address}/bad.html", 1280, "light")
+        faults = " ".join(visit.faults)
+        assert "404" in faults
+        assert "undefinedName" in faults
+        assert "failed: https://example.org/x.js" in faults
+        assert {v.split()[0] for v in visit.violations()} >= {"image-alt", "button-name"}
+        visit.page.close()
+
+
+def test_sitemap_of_toc() -> None:
+    """Every page that _toc.yml lists was built."""
+    yaml = pytest.importorskip("yaml")
+    if not (SITE / "index.html").exists():
+        missing("no built site: run `make book` first")
+    toc = yaml.safe_load((SITE.parents[1] / "_toc.yml").read_text())
+    names = re.findall(r'"(?:file|root)": "([^"]+)"', json.dumps(toc))
+    assert names
+    assert [n for n in names if not (SITE / f"{n}.html").exists()] == []
