@@ -239,20 +239,21 @@ def _checked(system: Lagrange, x: Array) -> HallucinatedPoint | None:
     best of some neighbours a few units in the last place away is taken, and ‖∇f(x⁺)‖ must be no
     larger than the spread that rounding makes among them.
     """
-    norm, plus, residual = _ascend(system, x[None])
-    best, allowed = 0, TOLERANCE
-    cloud = x[None]
-    if residual[0] > TOLERANCE and norm[0] > MIN_GRAD:
-        ulps = np.random.default_rng(0).integers(-16, 17, (1024, x.size))
-        cloud = np.vstack([cloud, x + ulps * np.spacing(np.abs(x))])
-        norm, plus, residual = _ascend(system, cloud)
-        best = int(np.argmin(residual))
-        allowed = max(TOLERANCE, float(np.max(residual) - residual[best]))
-    away = np.linalg.norm(plus[best] - system.image)
+    cloud, allowed, rng = x[None], TOLERANCE, np.random.default_rng(0)
+    norm, plus, residual = _ascend(system, cloud)
+    best = 0
     # written so that NaN fails
-    if not (norm[best] > MIN_GRAD and away <= 1e-6 * max(1.0, system.rho)):
+    if not (norm[0] > MIN_GRAD and np.linalg.norm(plus[0] - system.image) <= 1e-6 * system.rho):
         return None
-    if not residual[best] <= allowed:
+    # in two variables a large enough cloud nearly always holds a point within the tolerance
+    for reach, number in ((8, 2**8), (64, 2**14))[: 2 if x.size <= 2 else 1]:
+        if residual[best] > TOLERANCE:
+            ulps = rng.integers(-reach, reach + 1, (number, x.size))
+            cloud = np.vstack([x, x + ulps * np.spacing(np.abs(x))])
+            norm, plus, residual = _ascend(system, cloud)
+            best = int(np.argmin(residual))
+            allowed = max(allowed, float(np.max(residual) - residual[best]))
+    if not (norm[best] > MIN_GRAD and residual[best] <= allowed):
         return None
     return HallucinatedPoint(
         x=cloud[best].copy(),
