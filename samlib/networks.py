@@ -82,10 +82,11 @@ class NetworkLoss:
             )
         if self.loss == "logistic":
             return self._y
-        hot: NDArray[np.object_] = (
-            (labels[:, None] == np.arange(top + 1)).astype(int).astype(object)
-        )
-        return hot
+        return np.asarray(np.eye(top + 1, dtype=int)[labels], dtype=object)
+
+    def __repr__(self) -> str:
+        shape = f"{self.inputs}-{self.hidden}-{self.outputs} tanh, {self.loss}"
+        return f"NetworkLoss({shape}, N = {self.samples}, λ = {self.decay}, p = {self.dim})"
 
     # -- data in the number system at hand
 
@@ -202,14 +203,14 @@ class NetworkLoss:
         return np.asarray(self.flat(mm(delta, x), upper) / self.samples + decay * theta)
 
     def _hess(self, theta: Array) -> Array:
-        """Blocks of the Hessian as products of (coefficients × N) with (N × products of inputs)."""
+        """The blocks of the Hessian, each a product of matrices that meet in the N samples."""
         h, k, n, e = self.hidden, self.outputs, self.samples, self.inputs + 1
         x, _, decay = self._data(theta)
         t, z, r = self._forward(theta)
         w2, slope, live = self.blocks(theta)[1][:, :-1], 1 - t * t, np.arange(h)
         q = self._predicted(z)
         curve = np.zeros((k, k, n), dtype=theta.dtype)  # N · ∂²loss/∂z∂z
-        curve[np.arange(k), np.arange(k)] = 1 if self.loss == "mse" else q
+        curve[np.diag_indices(k)] = 1 if self.loss == "mse" else q
         if self.loss != "mse":
             curve = curve - q[:, None] * q[None]
         wide = np.concatenate([t, np.ones((1, n), dtype=int).astype(theta.dtype)])
@@ -220,17 +221,17 @@ class NetworkLoss:
         cross = slope[:, None, None] * bent[:, :, None] * wide[None, None]  # (h, k, h+1, N)
         cross[live, :, live] += slope[:, None] * r[None]
         # (j, a) are the hidden parameters, (c, i) those of the outputs.
-        jj = mm(inner.reshape(h * h, n), (x[:, :, None] * x[:, None]).reshape(n, e * e))
+        jj = [mm(x.T, (q.T[:, :, None] * x[:, None]).reshape(n, h * e)) for q in inner]
         jc = mm(cross.reshape(h * k * (h + 1), n), x).reshape(h, k * (h + 1), e)
         cc = mm(curve.reshape(k * k, n), (wide[:, None] * wide[None]).reshape(-1, n).T)
         m, o = h * e, k * (h + 1)
         out = np.empty((self.dim, self.dim), dtype=theta.dtype)
-        out[:m, :m] = jj.reshape(h, h, e, e).swapaxes(1, 2).reshape(m, m)
+        out[:m, :m] = np.concatenate(jj)
         out[:m, m:] = jc.swapaxes(1, 2).reshape(m, o)
         out[m:, :m] = out[:m, m:].T
         out[m:, m:] = cc.reshape(k, k, h + 1, h + 1).swapaxes(1, 2).reshape(o, o)
         out = out / n
-        out[np.arange(self.dim), np.arange(self.dim)] += decay
+        out[np.diag_indices(self.dim)] += decay
         order = self.flat(np.arange(m).reshape(h, e), np.arange(m, m + o).reshape(k, h + 1))
         return np.asarray(out[np.ix_(order, order)])
 
@@ -247,18 +248,17 @@ class NetworkLoss:
 
     def flip_unit(self, theta: ArrayLike, j: int) -> NDArray[np.float64]:
         """θ with the signs of unit j's weights and bias, in and out, changed: f stays the same."""
-        first, second = self.blocks(self._check(theta).copy())
-        first[..., self._unit(j), :] *= -1
-        second[..., j] *= -1
-        return self.flat(first, second)
+        sign = np.ones(self.hidden)
+        sign[self._unit(j)] = -1
+        first, second = self.blocks(self._check(theta))
+        return self.flat(first * sign[:, None], second * np.append(sign, 1))
 
     def swap_units(self, theta: ArrayLike, i: int, j: int) -> NDArray[np.float64]:
         """θ with hidden units i and j exchanged: f stays the same."""
-        first, second = self.blocks(self._check(theta).copy())
-        pair, riap = [self._unit(i), self._unit(j)], [j, i]
-        first[..., pair, :] = first[..., riap, :]
-        second[..., pair] = second[..., riap]
-        return self.flat(first, second)
+        order = np.arange(self.hidden + 1)
+        order[[self._unit(i), self._unit(j)]] = j, i
+        first, second = self.blocks(self._check(theta))
+        return self.flat(first[..., order[:-1], :], second[..., order])
 
     def to_json(self) -> dict[str, Any]:
         """Everything that defines f, exactly, as plain JSON values."""
