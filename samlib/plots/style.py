@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -31,7 +32,7 @@ _STYLE: Any = {
     "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": plt.cycler(color=[SAM, GD, EXACT, *OTHERS]),
+    "axes.prop_cycle": cycler(color=[SAM, GD, EXACT, *OTHERS]),
     "lines.linewidth": 1.8,
     "xtick.labelsize": 9,
     "ytick.labelsize": 9,
