@@ -1,12 +1,14 @@
-"""The directive ``{public-api}``: every public module of samlib, from its own docstrings.
+"""The directive ``public-api``: every public module of samlib, from its own docstrings.
 
-The list of modules is samlib's own, so the page cannot fall behind the package.
+The list of modules is samlib's own, so the page cannot fall behind the package. Docstrings are
+written to be read in an editor, so they are turned into reStructuredText here, whatever they hold.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Iterable
 
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -15,31 +17,75 @@ from sphinx.util.docutils import SphinxDirective
 
 import samlib
 
-# Docstrings say |x| and x_* in prose, which reStructuredText reads as markup; literals and roles
-# stay as they are.
-_PROTECTED = re.compile(r"(``.+?``|:[\w:]+:`[^`]+`|`[^`]+`_?)")
-_MARKUP = re.compile(r"[|*]|_(?!\w)")
+ROLES = "func|class|meth|mod|attr|data|exc|math|cite"
+KEPT = re.compile(rf"(``[^`]+``|:(?:py:)?(?:{ROLES}):`[^`]+`)")
+MARKUP = re.compile(r"[\\*|`]|_(?!\w)")
+RULE = re.compile(r"\s*([-=~+|:^]\s?)\1{2,}[-=~+|:^ ]*")
+ITEM = re.compile(r"(?:[-*] )?(``.+?``|\**[\w., *]+?) ?: (.*)")
 
 
-def escape_prose(line: str) -> str:
-    """Escape bars, stars and trailing underscores outside literals."""
-    parts = _PROTECTED.split(line)
-    return "".join(p if i % 2 else _MARKUP.sub(r"\\\g<0>", p) for i, p in enumerate(parts))
+def escape(text: str) -> str:
+    """Escape what would be markup, except literals and the roles that Sphinx knows."""
+    parts = KEPT.split(text)
+    return "".join(p if i % 2 else MARKUP.sub(r"\\\g<0>", p) for i, p in enumerate(parts))
 
 
-def escape_docstring(
+def blocks(lines: Iterable[str]) -> list[list[str]]:
+    """Runs of lines between blank ones; a title and the rule under it are a block of their own."""
+    found: list[list[str]] = [[]]
+    for line in lines:
+        if not line.strip():
+            found.append([])
+        else:
+            found[-1].append(line.rstrip())
+            if len(found[-1]) == 2 and re.fullmatch(r"-{3,}", line.strip()):
+                found.append([])
+    return [block for block in found if block]
+
+
+def items(block: list[str]) -> list[str]:
+    """The entries of a list: each begins at the left edge and goes on with indented lines."""
+    entries: list[str] = []
+    for line in block:
+        if entries and line.startswith(" "):
+            entries[-1] += " " + line.strip()
+        else:
+            entries.append(line.strip())
+    return entries
+
+
+def bullet(entry: str) -> str:
+    """One entry as a list item, its name in code if it begins with one."""
+    named = ITEM.fullmatch(entry)
+    if named:
+        return f"* ``{named[1].strip('`')}``: {escape(named[2])}"
+    return "* " + escape(re.sub(r"^[-*] ", "", entry))
+
+
+def to_rst(lines: list[str]) -> list[str]:
+    """A docstring as reStructuredText: paragraphs, titles, lists and indented code."""
+    out: list[str] = []
+    titled = False
+    for block in blocks(lines):
+        ragged = any(line.startswith(" ") for line in block[1:])
+        if len(block) == 2 and re.fullmatch(r"-{3,}", block[1].strip()):
+            out += [f".. rubric:: {escape(block[0].strip())}"]
+            titled = True
+        elif block[0].startswith("    ") or any(RULE.fullmatch(line) for line in block):
+            out += ["::", "", *("    " + line for line in block)]
+        elif ragged or titled or all(re.match(r"[-*] ", line) for line in block):
+            out += [bullet(entry) for entry in items(block)]
+        else:
+            out += [escape(line) for line in block]
+        out.append("")
+    return out
+
+
+def convert(
     app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
-    """Escape every line of a docstring in place, except indented code and doctests."""
-    code_indent: int | None = None
-    for number, line in enumerate(lines):
-        indent = len(line) - len(line.lstrip())
-        if code_indent is not None and line.strip() and indent <= code_indent:
-            code_indent = None
-        if code_indent is None and not line.lstrip().startswith((">>>", "..", ":")):
-            lines[number] = escape_prose(line)
-        if line.rstrip().endswith("::"):
-            code_indent = indent
+    """Convert a docstring in place when autodoc has read it."""
+    lines[:] = to_rst(lines)
 
 
 class PublicApi(SphinxDirective):
@@ -54,19 +100,14 @@ class PublicApi(SphinxDirective):
             section = nodes.section(ids=[f"samlib-{module}"], names=[f"samlib.{module}"])
             section += nodes.title("", "", nodes.literal("", f"samlib.{module}"))
             text = [f".. automodule:: samlib.{module}", "   :members:", ""]
-            self.state.nested_parse(self.as_rst(text), 0, section)
+            source = self.get_source_info()[0]
+            self.state.nested_parse(StringList(text, source=source), 0, section)
             sections.append(section)
         return sections
-
-    def as_rst(self, lines: list[str]) -> StringList:
-        """The lines with a place that warnings can name."""
-        return StringList(lines, source=self.get_source_info()[0])
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Sphinx calls this when it loads the extension."""
     app.add_directive("public-api", PublicApi)
-    app.connect(
-        "autodoc-process-docstring", escape_docstring, priority=400
-    )  # napoleon comes at 500
+    app.connect("autodoc-process-docstring", convert)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
