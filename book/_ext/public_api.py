@@ -48,7 +48,8 @@ def items(block: list[str]) -> list[str]:
     entries: list[str] = []
     for line in block:
         if entries and line.startswith(" "):
-            entries[-1] += " " + line.strip()
+            colon = ":" if re.fullmatch(r"[\w., ]+", entries[-1]) else ""  # "BadInput" and then why
+            entries[-1] += f"{colon} {line.strip()}"
         else:
             entries.append(line.strip())
     return entries
@@ -88,6 +89,11 @@ def convert(
     lines[:] = to_rst(lines)
 
 
+def skip(app: Sphinx, what: str, name: str, obj: object, skipped: bool, options: object) -> bool:
+    """Leave out the fields of named tuples that say no more than their number."""
+    return skipped or (getattr(obj, "__doc__", None) or "").startswith("Alias for field number")
+
+
 class PublicApi(SphinxDirective):
     """One section a module that exists: its docstring, then its public classes and functions."""
 
@@ -110,4 +116,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Sphinx calls this when it loads the extension."""
     app.add_directive("public-api", PublicApi)
     app.connect("autodoc-process-docstring", convert)
+    app.connect("autodoc-skip-member", skip)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,107 @@
+"""The book's own Sphinx extensions, without a build."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from docutils.core import publish_doctree
+
+EXT = Path(__file__).resolve().parents[1] / "book" / "_ext"
+sys.path.insert(0, str(EXT))
+
+import public_api  # noqa: E402
+import stale  # noqa: E402
+import static_widgets  # noqa: E402
+
+DOCSTRING = """What |x| and x_* are, 2 * 3 * 4, `odd, and a trailing_ word \\nabla.
+
+    code(x_)  # stays *as it is*
+
+name : text that goes on
+    in the next line, with |x|.
+other: ``literal_`` text
+
+Raises
+------
+BadInput
+    If x_ is not a number.
+
+a | b
+--|--
+1 | 2
+"""
+
+
+def test_any_docstring_is_valid_markup() -> None:
+    lines = public_api.to_rst(DOCSTRING.splitlines())
+    tree = publish_doctree("\n".join(lines), settings_overrides={"report_level": 1})
+    text = tree.astext()
+    assert "system_message" not in tree.pformat()
+    assert "What |x| and x_* are, 2 * 3 * 4, `odd, and a trailing_ word \\nabla." in text
+    assert "code(x_)  # stays *as it is*" in text
+    assert "name: text that goes on in the next line, with |x|." in text
+    assert "BadInput: If x_ is not a number." in text
+
+
+def test_roles_and_literals_survive() -> None:
+    assert public_api.escape("see :func:`ramp` and ``x_*``") == "see :func:`ramp` and ``x_*``"
+
+
+def test_a_module_becomes_a_classic_script() -> None:
+    script = static_widgets.classic("const a = 1;\nexport default { render() {} };\n")
+    assert "globalThis.samlab = { render() {} };" in script
+    assert script.startswith("(() => {")
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "import x from 'y';\nexport default {};",
+        "const a = 1;",
+        "export const a = 1;\nexport default a;",
+    ],
+)
+def test_other_modules_are_refused(module: str) -> None:
+    with pytest.raises(ValueError, match="one `export default`"):
+        static_widgets.classic(module)
+
+
+def test_a_widget_becomes_a_still() -> None:
+    slider = {"description": "ρ", "value": 1.2, "readout_format": ".2f"}
+    picture = {"output_type": "display_data", "data": {"image/png": "QUJD\n"}}
+    printed = {"output_type": "stream", "name": "stdout", "text": "a < b"}
+    state = {
+        "root": {"state": {"children": ["IPY_MODEL_s", "IPY_MODEL_o"]}},
+        "s": {"state": slider},
+        "o": {"state": {"outputs": [picture, printed]}},
+    }
+    html = static_widgets.still(state, "root", "")
+    assert 'alt="Figure for ρ = 1.20" src="data:image/png;base64,QUJD"' in html
+    assert "<pre>a &lt; b</pre>" in html
+    assert "ρ = 1.20. The controls move in JupyterLab (<code>make lab</code>)." in html
+    assert 'alt="Two wells"' in static_widgets.still(state, "root", "Two wells")
+
+
+def test_a_change_drops_what_it_outdates(tmp_path: Path) -> None:
+    (tmp_path / "samlib").mkdir()
+    module, toc = tmp_path / "samlib" / "sam.py", tmp_path / "_toc.yml"
+    module.write_text("rho = 1")
+    toc.write_text("root: index")
+
+    def built() -> None:
+        for folder in [".jupyter_cache", ".doctrees", "html"]:
+            (tmp_path / "_build" / folder).mkdir(parents=True, exist_ok=True)
+
+    built()
+    stale.refresh(tmp_path)
+    key = (tmp_path / "build" / "execution.key").stat().st_mtime_ns
+    built()
+    assert stale.refresh(tmp_path) == []
+    assert (tmp_path / "build" / "execution.key").stat().st_mtime_ns == key
+    toc.write_text("root: start")
+    assert stale.refresh(tmp_path) == [".doctrees", "html"]
+    built()
+    module.write_text("rho = 2")
+    assert stale.refresh(tmp_path) == [".jupyter_cache", ".doctrees"]
