@@ -67,10 +67,8 @@ def load(path: str | os.PathLike[str] | None = None) -> list[Claim]:
             claim = Claim(**entry)
         except TypeError as error:
             raise BadInput(f"{path}: claim {number}: {error}") from None
-        limits = (("source", SOURCES), ("kind", KINDS), ("status", STATUSES))
-        for name, allowed in limits:
-            if getattr(claim, name) not in allowed:
-                value = getattr(claim, name)
+        for name, allowed in (("source", SOURCES), ("kind", KINDS), ("status", STATUSES)):
+            if (value := getattr(claim, name)) not in allowed:
                 raise BadInput(f"{path}: {claim.id}: {name} {value!r} is not one of {allowed}")
         claims.append(claim)
     if len({c.id for c in claims}) < len(claims):
@@ -81,9 +79,9 @@ def load(path: str | os.PathLike[str] | None = None) -> list[Claim]:
 def derive_status(claim: Claim) -> str:
     """The status that the evidence implies.
 
-    Without tests, records or certificates a claim is ``open``. Evidence for and against makes it hold
-    ``in part``; only against, ``not reproduced``; only for, ``holds``, ``with a correction`` where the
-    claim names one.
+    Without tests, records or certificates a claim is ``open``. Evidence for and against makes it
+    hold ``in part``; only against, ``not reproduced``; only for, ``holds``, ``with a correction``
+    where the claim names one.
     """
     sides = {e.get("side", "for") for e in claim.evidence if "chapter" not in e}
     if not sides:
@@ -151,7 +149,7 @@ def _test_problem(root: Path, test: str, passed: set[str] | None) -> str | None:
 
 
 def _record_problem(root: Path, e: Evidence) -> str | None:
-    """``{record, where, verdict, at_least, min, max}``: enough runs with that verdict and metrics."""
+    """Check ``{record, where, verdict, at_least, min, max}``: enough runs show what is said."""
     runs = records.select(
         records.read(root / "book" / "records" / e["record"]), **e.get("where", {})
     )

@@ -1,4 +1,7 @@
-"""The command line: ``samlib run | data | claims``. Exit codes: 0 done, 2 unusable input, 1 failure."""
+"""The command line: ``samlib run | sweep | data | claims``.
+
+Exit codes: 0 done, 2 unusable input (one line says why), 1 failure.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"samlib {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
     _add_run(commands.add_parser("run", help="train one network and name what became of it"))
+    _add_sweep(commands.add_parser("sweep", help="run an experiment file, or go on with it"))
     _add_data(commands.add_parser("data", help="show, check and download the data sets"))
     _add_claims(commands.add_parser("claims", help="the ledger of claims and its evidence"))
     return parser
@@ -66,6 +70,17 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     add("--out", help="folder to which the run's record and curves are added")
     add("--json", action="store_true", help="print one JSON object")
     run.set_defaults(action=_run)
+
+
+def _add_sweep(sweep: argparse.ArgumentParser) -> None:
+    sweep.add_argument(
+        "experiment", help="a TOML file, for example book/experiments/mnist-cliff.toml"
+    )
+    sweep.add_argument("--out", help="record folder (default: records/NAME beside experiments/)")
+    sweep.add_argument("--data-root", help="where data sets lie")
+    sweep.add_argument("--device", default="auto", help="auto | cpu | cuda")
+    sweep.add_argument("--threads", type=int, default=1, help="CPU threads")
+    sweep.set_defaults(action=_sweep)
 
 
 def _add_data(data: argparse.ArgumentParser) -> None:
@@ -132,6 +147,33 @@ def _print_run(verdict: str, metrics: dict[str, Any], text: str) -> None:
     for label, key in rows.items():
         print(f"{label:<18}{metrics[key]:.4g}" if metrics[key] is not None else f"{label:<18}–")
     print(f"\n{text}")
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from tqdm import tqdm
+
+    from samlib import records, sweep
+
+    path = Path(args.experiment)
+    table, specs = sweep.load(path)
+    out = args.out or path.resolve().parents[1] / "records" / path.stem
+    print(f"{table.get('question', path.stem)}\n{len(specs)} runs, records in {out}")
+    with tqdm(total=len(specs), unit="run", disable=None) as bar:
+        done = sweep.sweep(
+            specs,
+            out,
+            device=args.device,
+            data_root=args.data_root,
+            threads=args.threads,
+            progress=bar.update,
+        )
+    ids = {s.id for s in specs}
+    verdicts = [r["verdict"] for r in records.read(out) if r["id"] in ids]
+    counts = ", ".join(f"{v}: {verdicts.count(v)}" for v in sorted(set(verdicts)))
+    print(f"{done} runs trained, {len(specs) - done} already recorded; {counts}")
+    return 0
 
 
 def _data(args: argparse.Namespace) -> int:

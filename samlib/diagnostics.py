@@ -19,13 +19,15 @@ VERDICTS = ("converged", "hallucinated", "stalled", "diverged", "running")
 def grad_ratio(grad_norm: ArrayLike, shifted_grad_norm: ArrayLike) -> NDArray[np.float64]:
     """GradRatio of Park et al. (2025): ‖∇f(x⁺)‖ / (‖∇f(x)‖ + ε) with ε = 1e-12, elementwise."""
     top = np.asarray(shifted_grad_norm, dtype=np.float64)
-    ratio: NDArray[np.float64] = top / (np.asarray(grad_norm, dtype=np.float64) + EPSILON)
+    with np.errstate(invalid="ignore"):  # a run that diverged
+        ratio: NDArray[np.float64] = top / (np.asarray(grad_norm, dtype=np.float64) + EPSILON)
     return ratio
 
 
 def loss_gap(loss: ArrayLike, shifted_loss: ArrayLike) -> NDArray[np.float64]:
     """LossGap of Park et al. (2025): f(x⁺) − f(x), elementwise; negative where x⁺ lies lower."""
-    gap: NDArray[np.float64] = np.asarray(shifted_loss, float) - np.asarray(loss, float)
+    with np.errstate(invalid="ignore"):  # a run that diverged
+        gap: NDArray[np.float64] = np.asarray(shifted_loss, float) - np.asarray(loss, float)
     return gap
 
 

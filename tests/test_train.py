@@ -1,0 +1,215 @@
+"""Training restated independently: the step, the stack, the schedules, the verdict's inputs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from samlib import data, models, train
+from samlib.errors import BadInput
+from samlib.objective import Objective
+from samlib.runs import RunSpec
+
+SMALL = RunSpec(n=60, width=4, rho=0.7, lr=0.05, steps=20, dtype="float64", seed=3)
+
+
+def reference(spec: RunSpec, rule: str = "sam") -> tuple[np.ndarray, float]:
+    """SAM from the paper's equation with torch.nn and per-parameter arithmetic: (θ, final f)."""
+    ds = data.load(spec.data, n=spec.n, features=spec.features)
+    x, y = torch.tensor(ds.x_train), torch.tensor(ds.y_train)
+    torch.manual_seed(spec.seed)
+    net = nn.Sequential(nn.Linear(x.shape[1], spec.width), nn.Tanh(), nn.Linear(spec.width, 10))
+    net = net.double()
+    params = list(net.parameters())
+
+    def gradient() -> tuple[list[torch.Tensor], float]:
+        decay = sum((p**2).sum() for p in params) * spec.weight_decay / 2
+        f = nn.functional.cross_entropy(net(x), y) + decay
+        return list(torch.autograd.grad(f, params)), f.item()
+
+    for t in range(spec.steps):
+        g, _ = gradient()
+        norm = torch.sqrt(sum((v**2).sum() for v in g))
+        rho = 0.0 if t < spec.warm_start * spec.steps or rule == "gd" else spec.rho
+        saved = [p.detach().clone() for p in params]
+        with torch.no_grad():
+            for p, v in zip(params, g, strict=True):
+                p += rho * v / norm
+        g, _ = gradient()
+        with torch.no_grad():
+            for p, s, v in zip(params, saved, g, strict=True):
+                p.copy_(s - spec.lr * v)
+    flat = torch.cat([p.detach().reshape(-1) for p in params]).numpy()
+    return flat, gradient()[1]
+
+
+@pytest.mark.parametrize("warm_start", [0.0, 0.25])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.03])
+def test_training_equals_a_plain_reference(warm_start: float, weight_decay: float) -> None:
+    spec = dataclasses.replace(SMALL, warm_start=warm_start, weight_decay=weight_decay)
+    run = train.train(spec)
+    theta, f = reference(spec)
+    np.testing.assert_allclose(run.theta, theta, rtol=0, atol=1e-12)
+    assert run.metrics["loss"] == pytest.approx(f, abs=1e-12)
+    _, twin = reference(spec, "gd")
+    assert run.metrics["twin_loss"] == pytest.approx(twin, abs=1e-12)
+
+
+def test_a_stack_equals_its_runs_one_at_a_time() -> None:
+    specs = [dataclasses.replace(SMALL, rho=r, seed=s) for r in (0.0, 0.5, 2.0) for s in (0, 1)]
+    specs += [dataclasses.replace(SMALL, lr=0.2, warm_start=0.5, steps=20)]
+    together = train.train_many(specs)
+    for spec, run in zip(specs, together, strict=True):
+        alone = train.train(spec)
+        assert run.spec == spec
+        np.testing.assert_allclose(run.theta, alone.theta, rtol=0, atol=1e-12)
+
+
+def test_the_same_spec_gives_the_same_bytes_twice() -> None:
+    spec = dataclasses.replace(SMALL, dtype="float32", steps=50)
+    a, b = train.train(spec), train.train(spec)
+    assert a.theta.tobytes() == b.theta.tobytes()
+    assert a.trace.loss.tobytes() == b.trace.loss.tobytes()
+
+
+def test_zero_radius_is_gradient_descent_bit_for_bit() -> None:
+    spec = dataclasses.replace(SMALL, rho=0.0)
+    a, b = train.train_many([spec, spec.twin()])
+    assert a.theta.tobytes() == b.theta.tobytes()
+
+
+def test_the_trace_ends_at_the_final_point() -> None:
+    run = train.train(SMALL)
+    assert len(run.trace.loss) == SMALL.steps + 1
+    assert run.trace.loss[-1] == run.metrics["loss"]
+    curves = run.curves(10)
+    assert curves["step"][0] == 0
+    assert curves["step"][-1] == SMALL.steps
+    assert curves["loss"].dtype == np.float32
+
+
+@pytest.mark.parametrize("loss", ["ce", "mse", "logistic"])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_objective_against_torch_nn(loss: str, depth: int) -> None:
+    ds = data.load("digits", n=50, classes=(3, 8))
+    f = Objective(ds, loss=loss, weight_decay=0.1, dtype="float64", width=3, depth=depth)
+    theta = torch.stack([f.initial(s) for s in (0, 1)])
+    g = f.grad(theta)
+    x, y = torch.tensor(ds.x_train), torch.tensor(ds.y_train)
+    for i, seed in enumerate((0, 1)):
+        net = models.build("mlp", seed=seed, **f.options).double()
+        out = net(x)
+        if loss == "ce":
+            value = nn.functional.cross_entropy(out, y)
+        elif loss == "mse":
+            value = ((out - nn.functional.one_hot(y).double()) ** 2).sum(1).mean() / 2
+        else:
+            value = nn.functional.softplus(torch.where(y == 1, -out[:, 0], out[:, 0])).mean()
+        value = value + 0.05 * sum((p**2).sum() for p in net.parameters())
+        want = torch.autograd.grad(value, list(net.parameters()))
+        want_flat = torch.cat([v.reshape(-1) for v in want])
+        torch.testing.assert_close(g[i], want_flat, rtol=0, atol=1e-13)
+        assert float(f.seen[0][0][i]) == pytest.approx(float(value), abs=1e-13)
+
+
+def test_hessian_vector_products_against_finite_differences() -> None:
+    f = Objective(data.load("digits", n=40), weight_decay=0.1, dtype="float64", width=3)
+    theta = torch.stack([f.initial(s) for s in (0, 1)])
+    v = torch.randn(theta.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    h = 1e-6
+    difference = (f.grad(theta + h * v) - f.grad(theta - h * v)) / (2 * h)
+    torch.testing.assert_close(f.hvp(theta, v), difference, rtol=0, atol=1e-7)
+
+
+def test_the_baseline_is_the_best_constant_guess() -> None:
+    ds = data.load("digits", n=97)
+    p = np.bincount(ds.y_train) / 97
+    assert Objective(ds).baseline == pytest.approx(-(p * np.log(p)).sum(), abs=1e-12)
+    hot = np.eye(10)[ds.y_train]
+    best = ((hot - hot.mean(0)) ** 2).sum(1).mean() / 2
+    assert Objective(ds, loss="mse").baseline == pytest.approx(best, abs=1e-12)
+
+
+def test_mini_batches_cover_an_epoch() -> None:
+    spec = dataclasses.replace(SMALL, batch=20)
+    it = train._batches(spec, 60, "cpu")
+    epoch = torch.cat([next(it) for _ in range(3)])
+    assert sorted(epoch.tolist()) == list(range(60))
+    assert next(train._batches(SMALL, 60, "cpu")) is None
+    run = train.train(spec)
+    assert run.metrics["loss"] != train.train(SMALL).metrics["loss"]
+
+
+def test_a_diverging_run_ends_early_and_leaves_the_others_alone() -> None:
+    wild = dataclasses.replace(SMALL, lr=1e3, weight_decay=1.0, steps=300)
+    calm = dataclasses.replace(wild, lr=0.01)
+    bad, good = train.train_many([wild, calm])
+    assert bad.verdict == "diverged"
+    assert bad.metrics["steps"] < 300
+    assert good.metrics["steps"] == 300
+    np.testing.assert_allclose(good.theta, train.train(calm).theta, atol=1e-12)
+    text = json.dumps(bad.record(), allow_nan=False)  # NaN never reaches a record
+    assert json.loads(text)["verdict"] == "diverged"
+
+
+def test_specs_round_trip_and_hash() -> None:
+    spec = dataclasses.replace(SMALL, classes=(3, 8))
+    again = RunSpec.from_json(json.loads(json.dumps(spec.to_json())))
+    assert again == spec
+    assert again.id == spec.id
+    assert hash(again) == hash(spec)
+    assert dataclasses.replace(spec, rho=0.8).id != spec.id
+
+
+BAD = [
+    ({"rho": -1.0}, "rho = -1.0"),
+    ({"rho": float("nan")}, "rho = nan"),
+    ({"rho": 1e9}, "1e+06"),
+    ({"lr": 0.0}, "lr = 0.0"),
+    ({"lr": float("inf")}, "lr = inf"),
+    ({"steps": 0}, "steps = 0"),
+    ({"steps": 1.5}, "steps = 1.5"),
+    ({"warm_start": 2.0}, "warm_start = 2.0"),
+    ({"weight_decay": -0.1}, "weight_decay = -0.1"),
+    ({"rule": "sgd"}, "rule 'sgd'"),
+    ({"model": "vgg"}, "model 'vgg'"),
+    ({"loss": "hinge"}, "loss 'hinge'"),
+    ({"dtype": "float8"}, "dtype 'float8'"),
+    ({"n": 0}, "n = 0"),
+    ({"batch": 0}, "batch = 0"),
+    ({"seed": -1}, "seed = -1"),
+]
+
+
+@pytest.mark.parametrize(("change", "names"), BAD, ids=[str(b[0]) for b in BAD])
+def test_a_bad_spec_is_named(change: dict[str, object], names: str) -> None:
+    with pytest.raises(BadInput) as error:
+        dataclasses.replace(SMALL, **change)
+    assert names in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_bad_networks_and_devices_are_named() -> None:
+    for change, text in (
+        ({"width": 0}, "width = 0"),
+        ({"activation": "sine"}, "activation 'sine'"),
+        ({"loss": "logistic"}, "needs 2 classes"),
+    ):
+        with pytest.raises(BadInput, match=text):
+            train.train(dataclasses.replace(SMALL, **change))
+    with pytest.raises(BadInput, match="unknown"):
+        train.resolve_device("abacus")
+    if not torch.cuda.is_available():
+        with pytest.raises(BadInput, match="no CUDA device"):
+            train.resolve_device("cuda")
+
+
+def test_threads_are_restored() -> None:
+    before = torch.get_num_threads()
+    train.train(SMALL)
+    assert torch.get_num_threads() == before
