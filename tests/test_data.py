@@ -205,7 +205,7 @@ def test_image_is_by_channel():
     assert d.describe()["num_features"] == 64
 
 
-@pytest.mark.parametrize(("n", "k"), [(60, 4), (30, 8), (500, 20)])
+@pytest.mark.parametrize(("n", "k"), [(60, 4), (30, 8), (500, 20), (1437, 10)])
 def test_pca_against_the_covariance(n, k):
     source = load_digits()
     train, test = source.data[:n], source.data[1437:]
@@ -547,6 +547,23 @@ def test_decoded_once(tmp_path, monkeypatch):
     assert [file.suffix for file in kept] == [".npz"]  # nothing half-done is left beside it
 
 
+@pytest.mark.parametrize("what", ["size", "time"])
+def test_a_changed_file_is_read_again(tmp_path, what):
+    folder = tiny_folder(tmp_path / "insects")
+    file, other = folder / "train/ant/0.png", folder / "train/ant/1.png"
+    file.write_bytes(file.read_bytes() + b"\0" * 99)  # room, so that lengths can be made equal
+    told = file.stat()
+    before = data.load(folder, tmp_path / "root")
+    # another image: of the old time but longer, or of the old length but a second younger
+    content = other.read_bytes().ljust(told.st_size + 9 * (what == "size"), b"\0")
+    file.write_bytes(content)
+    os.utime(file, ns=(told.st_atime_ns, told.st_mtime_ns + (what == "time") * 10**9))
+    after = data.load(folder, tmp_path / "root")
+    assert (file.stat().st_size == told.st_size) == (what == "time")
+    assert after.sha256 != before.sha256
+    assert not np.array_equal(after.x_train, before.x_train)
+
+
 def test_a_changed_folder_is_read_again(tmp_path):
     folder = tiny_folder(tmp_path / "insects")
     before = data.load(folder, tmp_path / "root").sha256
@@ -614,7 +631,7 @@ def test_a_zip_with_a_link_is_refused(tmp_path):
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(archive, "a") as more:
         more.writestr(link, "/etc/hostname")
-    with pytest.raises(Corrupt, match=r"link\.png"):
+    with pytest.raises(Corrupt, match=r"link\.png' is a link or leads outside"):
         data.load(archive, tmp_path / "root")
 
 
