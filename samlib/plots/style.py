@@ -46,11 +46,14 @@ def house() -> Iterator[None]:
         yield
 
 
-def row(columns: int = 1, height: float = 3.0, **kw: Any) -> tuple[Figure, list[Axes]]:
-    """A figure as wide as the column with a row of axes, ``height`` inches high.
+def row(
+    columns: int = 1, height: float = 3.0, width: float | None = None, **kw: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure with a row of axes, ``height`` inches high and as wide as the text column.
 
-    A single pair of axes is 5/7 as wide. Further arguments go to ``plt.subplots``.
+    A single pair of axes is 5 inches wide unless ``width`` says otherwise. Further arguments go to
+    ``plt.subplots``.
     """
-    width = WIDTH if columns > 1 else 5.0
-    fig, axes = plt.subplots(1, columns, figsize=(width, height), squeeze=False, **kw)
+    size = (width or (WIDTH if columns > 1 else 5.0), height)
+    fig, axes = plt.subplots(1, columns, figsize=size, squeeze=False, **kw)
     return fig, list(axes[0])

@@ -111,7 +111,7 @@ def where_starts_end(start: Array, gd: Array, sam: Array, cuts: Array, x_c: floa
 @style.house()
 def branches(curves: Sequence[tuple[Array, Array, bool]], rho: float) -> Figure:
     """Hallucinated points against ρ: curves (ρ, x_h, attracting), and one ρ singled out."""
-    fig, (ax,) = style.row(height=3.2)
+    fig, (ax,) = style.row(height=3.2, width=style.WIDTH)
     seen: set[bool] = set()
     for rhos, points, attracting in curves:
         name = "hallucinated, attracting" if attracting else "hallucinated, repelling"
@@ -133,7 +133,7 @@ def angle(grid: Array, values: Array, degrees: Array, hallucinated: Array) -> Fi
 
     ``values`` (m, m) are those of f on ``grid`` (m, m, 2); ``hallucinated`` (k, 2) is marked.
     """
-    fig, (ax,) = style.row(height=3.4)
+    fig, (ax,) = style.row(height=3.6, width=6.0)
     steps = np.arange(0, 15 * np.ceil(np.nanmax(degrees) / 15) + 1, 15)
     norm = BoundaryNorm(steps, 256)
     x, y = grid[..., 0], grid[..., 1]
@@ -153,7 +153,7 @@ def orbits(
 
     ``images`` (n, 2) are x⁺ of SAM's ends: a thin line joins each end to what it looks at.
     """
-    fig, (ax,) = style.row(height=3.8)
+    fig, (ax,) = style.row(height=3.4, width=style.WIDTH)
     _contours(ax, grid, values)
     for path, color, name in ((gd, style.GD, "gradient descent"), (sam, style.SAM, "SAM")):
         for k in range(path.shape[1]):
