@@ -57,6 +57,14 @@ class ForBalls(PythonCodePrinter):  # type: ignore[misc]
     def _print_Rational(self, expr: Any) -> str:
         return f"(arb({expr.p})/{expr.q})"
 
+    def _print_Pow(self, expr: Any, **options: Any) -> str:
+        # flint's own power is NaN for a ball that contains 0, even for x**2.
+        if not expr.exp.is_Integer or expr.exp == 0:
+            return str(super()._print_Pow(expr, **options))
+        base = self.parenthesize(expr.base, PRECEDENCE["Pow"])
+        product = "*".join([base] * abs(int(expr.exp)))
+        return f"({product})" if expr.exp > 0 else f"(1/({product}))"
+
     def _print_Pi(self, expr: Any) -> str:
         return "arb.pi()"
 
