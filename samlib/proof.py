@@ -1,6 +1,6 @@
 """The proof itself: from a box in exact numbers to what holds there, all in ball arithmetic.
 
-Everything works at flint's present precision; :mod:`samlib.certify` sets it.
+Everything works at flint's present precision, which :mod:`samlib.certify` sets.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ import numpy as np
 
 from samlib.balls import Array, ball, lower, midpoints
 from samlib.enclosures import (
-    Discs,
     Floats,
     Inertia,
-    Linearised,
     ShiftedGradient,
     contraction,
     discs,
@@ -95,47 +93,121 @@ def _down(value: float, digits: int = 9) -> float:
     return float(f"{(math.floor(value / unit) - 1) * unit:.{digits - 1}e}")
 
 
-def prove(
-    f: ShiftedGradient, centre: Array, radius: float, box: float, basin_box: float | None = None
-) -> Claims:
-    """Prove what can be proved about the hallucinated point within ``radius`` of ``centre``.
+class Proof:
+    """All that can be shown about the hallucinated point within ``radius`` of ``centre`` (balls).
 
-    ``box`` ≥ ``radius`` is where it shall be the only one, ``basin_box`` where to show convergence.
-
-    Raises
-    ------
-    NotCertified
-        If existence, uniqueness or ∇f ≠ 0 is not proved.
+    Results for a box are remembered, so that a search for the widest costs no second proof.
     """
-    near = f.over(centre, radius)
-    a = near.derivative
-    move = f.value(centre)
-    if not (near.norm > 0 and krawczyk(move, a, inverse(a), radius)):
-        raise NotCertified("precision", f"Krawczyk's test fails in the box of radius {radius:g}")
-    if box > radius and not separation(f, centre, box, near) < 1:
-        raise NotCertified("precision", f"uniqueness is not proved in the box of radius {box:g}")
-    proved = {"exists", "unique", "gradient is nonzero"}
-    signs = inertia(near.hessian)
-    if signs is not None:
-        proved.add(f"image is {signs.kind}")
-    around = discs(a)
-    eta = None if around is None else around.eta_max
-    if eta is not None:
-        proved.add("attracts")
-    elif around is not None and around.left:
-        proved.add("does not attract")
-    basin = None
-    if eta is not None and basin_box is not None:
-        basin = attraction(f, centre, radius, basin_box)
-        proved |= {"basin"} if basin else set()
-    return Claims(
-        frozenset(proved),
-        _down(lower(near.norm)),
-        signs,
-        None if around is None else _down(around.real_part),
-        None if eta is None else _down(eta),
-        basin,
-    )
+
+    def __init__(self, f: ShiftedGradient, centre: Array, radius: float) -> None:
+        self.f, self.centre, self.radius = f, centre, radius
+        self.near = f.over(centre, radius)
+        self.derivative = self.near.derivative
+        self._separations: dict[float, float] = {}
+        self._basins: dict[float, tuple[float, Basin | None]] = {}
+
+    def claims(self, box: float, basin_box: float | None = None) -> Claims:
+        """The proof: unique in centre ± ``box`` (≥ radius), convergence shown in ± ``basin_box``.
+
+        Raises
+        ------
+        NotCertified
+            If existence, uniqueness or ∇f ≠ 0 is not proved.
+        """
+        near, a = self.near, self.derivative
+        residual = self.f.value(self.centre)
+        if not (near.norm > 0 and krawczyk(residual, a, inverse(a), self.radius)):
+            raise NotCertified("precision", f"Krawczyk's test fails for radius {self.radius:g}")
+        if box > self.radius and not self.separation(box) < 1:
+            raise NotCertified("precision", f"uniqueness is not proved for radius {box:g}")
+        proved = {"exists", "unique", "gradient is nonzero"}
+        signs, around = inertia(near.hessian), discs(a)
+        if signs is not None:
+            proved.add(f"image is {signs.kind}")
+        eta = None if around is None else around.eta_max
+        if eta is not None:
+            proved.add("attracts")
+        elif around is not None and around.left:
+            proved.add("does not attract")
+        basin = None if eta is None or basin_box is None else self.basin(basin_box)[1]
+        if basin is not None:
+            proved.add("basin")
+        return Claims(
+            frozenset(proved),
+            _down(lower(near.norm)),
+            signs,
+            None if around is None else _down(around.real_part),
+            None if eta is None else _down(eta),
+            basin,
+        )
+
+    def separation(self, box: float) -> float:
+        """Below 1, F has at most one zero in the box centre ± box.
+
+        F is x ↦ x⁺ followed by ∇f. The first is one-to-one on the box if M is regular there, the
+        second on a box that holds all x⁺ if H is. Two interval matrices are narrower than their
+        product DF: this admits boxes several times wider.
+        """
+        if box not in self._separations:
+            wide, bound = self.f.over(self.centre, box), math.inf
+            if wide.norm > 0:
+                bound = contraction(inverse(self.near.shift), wide.shift)
+            if bound < 1:
+                image = contraction(inverse(self.near.hessian), wide.hessian)
+                bound = max(bound, image)
+            self._separations[box] = bound
+        return self._separations[box]
+
+    def basin(self, box: float) -> tuple[float, Basin | None]:
+        """The least real part in the spectra of A(x), x in centre ± box, and what follows.
+
+        If these A(x) all have discs right of the axis in one basis V, then for η below their eta_max
+        SAM's map contracts towards x_h in the block norm of V⁻¹x, on each ball of it in the box.
+        """
+        if box not in self._basins:
+            found = discs(self.f.over(self.centre, box).derivative)
+            eta, basin = None if found is None else found.eta_max, None
+            if found is not None and eta is not None and box > self.radius:
+                room = ball(Fraction(box) - Fraction(self.radius))
+                reach = lower(room / (found.outer * found.inner))
+                basin = Basin(_down(reach, 4), _down(eta), box)
+            real_part = -math.inf if found is None else found.real_part
+            self._basins[box] = (real_part, basin)
+        return self._basins[box]
+
+    def widest_box(self, scale: float) -> float:
+        """The widest box found, in a few trials, in which the point is the only one."""
+        best, r = self.radius, 1e-6 * scale
+        for _ in range(9):
+            q = self.separation(r)
+            if q < 1:
+                best = max(best, r)
+                if q > 0.85:
+                    break
+            # The bound grows about in proportion to the radius.
+            step = min(max(0.93 / q, 1e-3), 1e3) if q > 0 else 1e3
+            r = float(f"{r * step:.2e}")
+            if not self.radius < r < 10 * scale:
+                break
+        return best
+
+    def widest_basin(self, box: float) -> float | None:
+        """A half-width for :meth:`basin` that keeps about half of min Re λ(A); None if none."""
+        middle, r = midpoints(self.derivative), box
+        if not np.isfinite(middle).all() or not box > self.radius:
+            return None
+        real_part = float(np.linalg.eigvals(middle).real.min())
+        if not real_part > 0:
+            return None
+        for _ in range(6):
+            left = self.basin(r)[0]
+            if left > 0.3 * real_part:
+                return r
+            step = 0.5 * real_part / (real_part - left) if math.isfinite(left) else 0.01
+            r = float(f"{r * step:.2e}")
+            if not r > 10 * self.radius:
+                break
+        return None
 
 
 def inverse(matrix: Array) -> Floats:
@@ -144,64 +216,3 @@ def inverse(matrix: Array) -> Floats:
         return np.asarray(np.linalg.inv(midpoints(matrix)), dtype=np.float64)
     except np.linalg.LinAlgError:
         return np.zeros(matrix.shape)
-
-
-def separation(f: ShiftedGradient, centre: Array, box: float, near: Linearised) -> float:
-    """Below 1, F has at most one zero in the box centre ± box.
-
-    F is x ↦ x⁺ followed by ∇f. The first is one-to-one on the box, the second on a box that holds
-    its image; this splits the interval matrices and allows boxes several times larger than DF does.
-    """
-    wide = f.over(centre, box)
-    if not wide.norm > 0:
-        return math.inf
-    first = contraction(inverse(near.shift), wide.shift)
-    return max(first, contraction(inverse(near.hessian), wide.hessian)) if first < 1 else first
-
-
-def attraction(f: ShiftedGradient, centre: Array, radius: float, box: float) -> Basin | None:
-    """A neighbourhood of x_h that SAM's map contracts into itself; None if ``box`` is too wide.
-
-    If all of A(x), x in the box, has discs right of the axis in one basis V, then for η below their
-    eta_max the map contracts towards x_h in the block norm of V⁻¹x, on each ball of it in the box.
-    """
-    found: Discs | None = discs(f.over(centre, box).derivative)
-    eta = None if found is None else found.eta_max
-    if found is None or eta is None or not box > radius:
-        return None
-    reach = ball(Fraction(box) - Fraction(radius)) / (found.outer * found.inner)
-    return Basin(_down(lower(reach), 4), _down(eta * (1 - 1e-12)), box)
-
-
-def widest_box(f: ShiftedGradient, centre: Array, radius: float, scale: float) -> float:
-    """The largest box found, in a few trials, in which the point is proved to be the only one."""
-    near, best, r = f.over(centre, radius), radius, 1e-6 * scale
-    for _ in range(9):
-        q = separation(f, centre, r, near)
-        if q < 1:
-            best = max(best, r)
-            if q > 0.85:
-                break
-        # The bound grows in proportion to the radius, so aim at 0.93; overshoot by halves at most.
-        step = 0.93 / q if math.isfinite(q) and q > 0 else 0.01
-        r = float(f"{r * min(max(step, 1e-3), 1e3):.2e}")
-        if not radius < r < 10 * scale:
-            break
-    return best
-
-
-def widest_basin(
-    f: ShiftedGradient, centre: Array, radius: float, box: float, real_part: float
-) -> float | None:
-    """A box for :func:`attraction` that leaves about half of ``real_part``; None if none found."""
-    r = box
-    for _ in range(6):
-        found = discs(f.over(centre, r).derivative)
-        left = -math.inf if found is None else found.real_part
-        if left > 0.3 * real_part:
-            return r
-        step = 0.5 * real_part / (real_part - left) if math.isfinite(left) else 0.01
-        r = float(f"{r * step:.2e}")
-        if not r > 10 * radius:
-            return None
-    return None
