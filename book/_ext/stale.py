@@ -14,11 +14,16 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-EXECUTION = ["requirements.txt", "samlib", "book/records", "book/experiments", "book/claims.yml"]
+EXECUTION = ["requirements.txt", "samlib", "book"]  # of the book all but pages and the site's parts
 PAGES = [
     *["_config.yml", "_toc.yml", "CHANGELOG.md", "book/references.bib"],
     *["book/_ext", "book/_static", "book/_templates"],
 ]
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file of the book is a page, a part of the site, or hidden."""
+    return path.suffix in {".ipynb", ".md", ".bib"} or path.parts[0].startswith(("_", "."))
 
 
 def digest(names: list[str], root: Path = ROOT) -> str:
@@ -26,9 +31,10 @@ def digest(names: list[str], root: Path = ROOT) -> str:
     total = hashlib.sha256(sys.version.encode())
     for name in names:
         top = root / name
-        files = sorted(p for p in top.rglob("*") if p.is_file()) if top.is_dir() else [top]
+        inside = (p for p in top.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+        files = sorted(inside) if top.is_dir() else [top]
         for path in files:
-            if path.exists() and "__pycache__" not in path.parts:
+            if path.exists() and not (name == "book" and is_page(path.relative_to(top))):
                 total.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
     return total.hexdigest()
 
