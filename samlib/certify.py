@@ -119,10 +119,11 @@ class Certificate(Claims):
             raise BadInput(f"{path} is no certificate: {error!r}; save one first") from error
 
     def __str__(self) -> str:
-        shown = ", ".join(np.format_float_positional(v, 6) for v in self.x_h[:4])
+        few = ", ".join(f"{float(v):.10g}" for v in self.centre)
+        where = f"({few})" if len(self.centre) <= 4 else f"a point of R^{len(self.centre)}"
         lines = [
             f"{identity.title(self.landscape)}, ρ = {self.rho}",
-            f"x_h = ({shown}{', …' if len(self.centre) > 4 else ''}), {self.digits} digits proved",
+            f"x_h = {where}, {self.digits} decimals proved",
             f"the only one within {self.box_radius:.3g} in each coordinate",
             f"‖∇f(x_h)‖ ≥ {self.grad_norm:.6g}",
         ]
@@ -136,8 +137,8 @@ class Certificate(Claims):
         elif "does not attract" in self.proved:
             lines.append("does not attract: A has an eigenvalue with negative real part")
         if self.basin is not None:
-            where = f"from every start within {self.basin.radius:.1e} for η ≤ {self.basin.eta:.3g}"
-            lines.append(f"SAM converges to x_h {where}")
+            start = f"from every start within {self.basin.radius:.1e}"
+            lines.append(f"SAM converges to x_h {start} for η ≤ {self.basin.eta:.3g}")
         return "\n".join([*lines, f"proved with {self.bits} bits"])
 
 

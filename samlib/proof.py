@@ -77,10 +77,10 @@ class Claims:
             lost.append(f"inertia {tuple(other.inertia)}")
         for name in ("grad_norm", "min_real_part", "eta_max"):
             claimed, shown = getattr(other, name), getattr(self, name)
-            if claimed is not None and (shown is None or shown < claimed):
+            if claimed is not None and (shown is None or not shown >= claimed):
                 lost.append(f"{name} ≥ {claimed}")
         a, b = other.basin, self.basin
-        if a is not None and (b is None or b.radius < a.radius or b.eta < a.eta):
+        if a is not None and (b is None or not (b.radius >= a.radius and b.eta >= a.eta)):
             lost.append(f"{a}")
         return lost
 
