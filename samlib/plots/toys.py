@@ -49,7 +49,8 @@ def wells(
         _axis(ax)
         ax.set_xlabel("$x$")
         _marks(ax, hallucinated, 0, "X", style.SAM)
-        ax.legend(loc="upper center")
+    left.legend(loc="upper center")
+    right.legend(loc="lower right")
     _marks(right, hallucinated, np.interp(hallucinated, x, grad), "o", style.GD)
     for point, image in looks_at.items():
         bend = f"arc3,rad={0.3 if image > point else -0.3}"
