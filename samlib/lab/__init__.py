@@ -9,7 +9,6 @@ that the widget leaves in the notebook's output. f, ∇f and ∇²f reach the br
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,42 +25,37 @@ try:
 except ImportError as error:  # an optional part of the package
     raise ImportError("the lab needs anywidget and ipywidgets: pip install samlib[lab]") from error
 
-__all__ = ["LAYERS", "PRESETS", "RULES", "SamLab"]
-
 STATIC = Path(__file__).parent / "static"
 RULES = ("sam", "exact", "gd")
 LAYERS = ("gd", "basins", "fsam")
-MAX_STEPS = 5000
-MAX_NUMBER = 1e6
-
-Preset = tuple[float, float, Sequence[float]]
 
 #: A first state for each landscape, in which there is something to see: (ρ, η, start).
-PRESETS: dict[str, Preset] = {
-    "double-well": (1.2, 0.1, (0.6,)),
-    "double-well-2d": (1.2, 0.1, (0.7, 1.0)),
-    "double-well-saddle": (1.2, 0.1, (0.7, 0.3)),
-    "ring": (1.2, 0.1, (1.5, 0.9)),
-    "himmelblau": (4.5, 0.002, (1.4, 3.0)),
-    "beale": (0.5, 0.003, (1.5, 2.0)),
-    "rosenbrock": (0.1, 0.0005, (-1.2, 1.0)),
-    "camel": (0.5, 0.02, (-1.3, -0.9)),
-    "saddle": (0.1, 0.1, (0.3, 0.05)),
-    "twist": (1.0, 0.05, (0.98, 0.03)),
-    "surrogate-trap": (1.0, 0.05, (0.3, 0.5)),
-    "shifted-well": (1.2, 0.1, (3.6,)),
+PRESETS: dict[str, tuple[float, float, list[float]]] = {
+    "double-well": (1.2, 0.1, [0.6]),
+    "double-well-2d": (1.2, 0.1, [0.7, 1.0]),
+    "double-well-saddle": (1.2, 0.1, [0.7, 0.3]),
+    "ring": (1.2, 0.1, [1.5, 0.9]),
+    "himmelblau": (4.5, 0.002, [1.4, 3.0]),
+    "beale": (0.5, 0.003, [1.5, 2.0]),
+    "rosenbrock": (0.1, 0.0005, [-1.2, 1.0]),
+    "camel": (0.5, 0.02, [-1.3, -0.9]),
+    "saddle": (0.1, 0.1, [0.3, 0.05]),
+    "twist": (1.0, 0.05, [0.98, 0.03]),
+    "surrogate-trap": (1.0, 0.05, [0.3, 0.5]),
+    "shifted-well": (1.2, 0.1, [3.6]),
 }
 
 
-def _source(landscape: Any, preset: Preset | None = None) -> dict[str, Any]:
-    """What the browser needs of a landscape; ``preset`` is the state in which it opens."""
+def _source(name: str, landscape: Any) -> dict[str, Any]:
+    """What the browser needs of a landscape."""
     middle = [low + 0.6 * (high - low) for low, high in landscape.box]
-    rho, eta, start = preset or (0.5, 0.01, middle)
+    rho, eta, start = PRESETS.get(name, (0.5, 0.01, middle))
+    start = start if len(start) == landscape.dim else middle
     return {
         "dim": landscape.dim,
         "box": [list(side) for side in landscape.box],
         "js": landscape.javascript(),
-        "preset": {"rho": rho, "eta": eta, "start": list(start)},
+        "preset": {"rho": rho, "eta": eta, "start": start},
     }
 
 
@@ -115,33 +109,23 @@ class SamLab(anywidget.AnyWidget):
         steps: int = 300,
         show: Sequence[str] = ("gd",),
     ) -> None:
-        self._landscapes = {name: landscapes.get(name) for name in landscapes.names()}
-        sources = {name: _source(f, PRESETS.get(name)) for name, f in self._landscapes.items()}
+        self._landscapes: dict[str, Any] = {n: landscapes.get(n) for n in landscapes.names()}
+        name = landscape if isinstance(landscape, str) else landscape.name or "f"
         if not isinstance(landscape, str):
             if landscape.dim > 2:
                 raise BadInput(f"landscape has d = {landscape.dim}; the lab draws d = 1 or 2")
-            name = landscape.name or "f"
-            if self._landscapes.get(name) is not landscape:
-                self._landscapes[name], sources[name] = landscape, _source(landscape)
-            landscape = name
-        elif landscape not in sources:
-            raise BadInput(f"unknown landscape {landscape!r}; known are {', '.join(sources)}")
-        preset, dim = sources[landscape]["preset"], sources[landscape]["dim"]
-        start = preset["start"] if x0 is None else [float(v) for v in np.atleast_1d(x0)]
-        if len(start) != dim:
-            raise BadInput(f"x0 = {x0!r}: {landscape} takes {dim} number{'s' * (dim > 1)}")
-        super().__init__(
-            landscape=landscape,
-            rho=preset["rho"] if rho is None else rho,
-            eta=preset["eta"] if eta is None else eta,
-            start=start,
-            rule=rule,
-            steps=steps,
-            show=list(show),
-            sources=sources,
-        )
+            self._landscapes[name] = landscape
+        elif name not in self._landscapes:
+            raise BadInput(f"landscape = {name!r} is unknown; choose from {', '.join(PRESETS)}")
+        sources = {name: _source(name, f) for name, f in self._landscapes.items()}
+        preset, dim = sources[name]["preset"], sources[name]["dim"]
+        given = {"rho": rho, "eta": eta, "start": None if x0 is None else np.ravel(x0).tolist()}
+        state = preset | {key: value for key, value in given.items() if value is not None}
+        if len(state["start"]) != dim:
+            raise BadInput(f"x0 = {x0!r}: {name} takes {dim} number{'s' * (dim > 1)}")
         self.observe(self._follow, ["landscape", "rho", "eta", "start", "rule", "steps"])
-        self._follow(None)
+        names = {"landscape": name, "rule": rule, "show": list(show)}
+        super().__init__(**state, **names, steps=steps, sources=sources)
 
     def _follow(self, change: Any) -> None:
         """Recompute the trajectory; a start of the wrong dimension becomes the preset's."""
@@ -152,27 +136,21 @@ class SamLab(anywidget.AnyWidget):
         path = sam.trajectory(landscape, self.start, self.rho, self.eta, self.steps, self.rule)
         self.trajectory = path[np.isfinite(path).all(axis=1)].tolist()  # JSON has no infinities
 
-    @traitlets.validate("landscape", "rule", "show")
-    def _known(self, proposal: Any) -> Any:
+    @traitlets.validate("landscape", "rho", "eta", "start", "rule", "steps", "show")
+    def _usable(self, proposal: Any) -> Any:
         name, value = proposal.trait.name, proposal.value
-        known = {"landscape": self._landscapes, "rule": RULES, "show": LAYERS}[name]
-        for word in [value] if isinstance(value, str) else value:
-            if word not in known:
-                raise BadInput(f"{name} = {word!r} is unknown; choose from {', '.join(known)}")
+        words = {"landscape": self._landscapes, "rule": RULES, "show": LAYERS}
+        if name in words:
+            for word in [value] if isinstance(value, str) else value:
+                if word not in words[name]:
+                    known = ", ".join(words[name])
+                    raise BadInput(f"{name} = {word!r} is unknown; choose from {known}")
+        elif name == "start":
+            if len(value) not in (1, 2) or not np.isfinite(value).all():
+                raise BadInput(f"start = {value!r} must be one or two finite numbers")
+        else:  # the same limits as in samlab.js
+            check_number(name, value, *((1, 5000) if name == "steps" else (0, 1e6)))
         return value
-
-    @traitlets.validate("rho", "eta", "steps")
-    def _in_range(self, proposal: Any) -> Any:
-        name, value = proposal.trait.name, proposal.value
-        low, high = (1, MAX_STEPS) if name == "steps" else (0, MAX_NUMBER)
-        check_number(name, value, low, high)
-        return value
-
-    @traitlets.validate("start")
-    def _finite(self, proposal: Any) -> Any:
-        if not all(map(math.isfinite, proposal.value)) or len(proposal.value) not in (1, 2):
-            raise BadInput(f"start = {proposal.value!r} must be one or two finite numbers")
-        return proposal.value
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         """Add what the site shows: the state, and a still picture of it."""
