@@ -92,21 +92,6 @@ def mm(a: Array, b: Array) -> Array:
     return np.array(product.entries(), dtype=object).reshape(m, k)
 
 
-def solve(a: Array, b: Array) -> Array:
-    """A rigorous enclosure of a⁻¹b for square a of balls.
-
-    Raises
-    ------
-    ZeroDivisionError
-        If a is not seen to be invertible.
-    """
-    from flint import arb_mat
-
-    (m, n), k = a.shape, b.shape[1]
-    x = arb_mat(m, n, a.ravel().tolist()).solve(arb_mat(n, k, b.ravel().tolist()))
-    return np.array(x.entries(), dtype=object).reshape(n, k)
-
-
 def apply(name: str, a: Array) -> Array:
     """``np.exp``, ``np.tanh`` and the like, elementwise, for floats and balls."""
     if a.dtype != object:

@@ -191,7 +191,7 @@ def certify(
             )
         proof = Proof(f, centre, radius)
         box = proof.widest_box(float(exact))
-        claims = proof.claims(box, proof.widest_basin(box))
+        claims = proof.claims(box, proof.widest_basin(box)).stated()
     values = {k.name: getattr(claims, k.name) for k in fields(claims)}
     seconds = round(time.perf_counter() - start, 2)
     return Certificate(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from samlib.balls import Array, balls, lower, midpoints, mm, solve, upper
+from samlib.balls import Array, balls, lower, midpoints, mm, upper
 
 Floats = NDArray[np.float64]
 
@@ -213,12 +213,17 @@ def discs(matrix: Array) -> Discs | None:
             v[:, j] = vectors[:, j].real
             if value.imag > 0:  # LAPACK lists a pair as a + ib, a − ib
                 v[:, j + 1] = vectors[:, j].imag
-    basis = balls(v)
     try:
-        inverse = solve(basis, balls(np.eye(len(v))))
-    except ZeroDivisionError:
+        w = np.asarray(np.linalg.inv(v), dtype=np.float64)
+    except np.linalg.LinAlgError:
+        return None
+    basis, inverse = balls(v), balls(w)
+    gap = max(defect(w, basis).sum(1), key=upper)  # ‖E‖ for wv = I − E, so v⁻¹ = (I − E)⁻¹w
+    if not gap < 1:
         return None
     near = mm(inverse, mm(matrix, basis))
+    # v⁻¹Av − wAv = E(I − E)⁻¹ wAv: each entry is at most ‖E‖/(1 − ‖E‖) times its column's largest.
+    slack = gap / (1 - gap) * sum(max(column, key=upper) for column in np.abs(near).T)
     sizes = np.diff([*starts, len(v)])
     for j, size in zip(starts, sizes, strict=True):
         block = midpoints(near[j : j + size, j : j + size])
@@ -226,7 +231,8 @@ def discs(matrix: Array) -> Discs | None:
         b = float(block[0, 1] - block[1, 0]) / 2 if size == 2 else 0.0
         near[j : j + size, j : j + size] -= balls(np.array([[a, b], [-b, a]])[:size, :size])
         centres.append(complex(a, b))
-    rows = np.abs(near).sum(1)
-    inner = max(np.add.reduceat(np.abs(inverse).sum(1), starts), key=upper)
+    rows = np.abs(near).sum(1) + slack
+    # A block has at most two rows, and √2 < 3/2.
+    inner = max(np.abs(inverse).sum(1), key=upper) / (1 - gap) * 3 / 2
     outer = max(np.abs(basis).sum(1), key=upper)
     return Discs(np.array(centres), sizes, np.add.reduceat(rows, starts), outer, inner)

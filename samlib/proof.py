@@ -50,7 +50,7 @@ class Basin:
 
 @dataclass(frozen=True)
 class Claims:
-    """What was proved. Numbers are lower bounds, rounded down to nine digits.
+    """What was proved. Numbers are lower bounds.
 
     Attributes
     ----------
@@ -70,6 +70,25 @@ class Claims:
     eta_max: float | None
     basin: Basin | None
 
+    def stated(self) -> Claims:
+        """These claims with a margin, so that other rounding elsewhere can prove them again.
+
+        Bounds lose their tenth digit. The basin loses more, because its norm depends on the basis
+        that LAPACK picks in an eigenspace of several dimensions.
+        """
+        basin = self.basin
+        if basin is not None:
+            basin = Basin(_down(basin.radius / 4, 3), _down(0.95 * basin.eta, 3), basin.box)
+        part, eta = self.min_real_part, self.eta_max
+        return Claims(
+            self.proved,
+            _down(self.grad_norm),
+            self.inertia,
+            None if part is None else _down(part),
+            None if eta is None else _down(eta),
+            basin,
+        )
+
     def missing(self, other: Claims) -> list[str]:
         """What ``other`` claims beyond this."""
         lost = sorted(other.proved - self.proved)
@@ -86,7 +105,7 @@ class Claims:
 
 
 def _down(value: float, digits: int = 9) -> float:
-    """``value`` rounded down to a few digits, with room for another machine's last bits."""
+    """``value`` rounded down to a few digits, and one unit of the last for other roundings."""
     if value == 0 or not math.isfinite(value):
         return value
     unit = 10.0 ** (math.floor(math.log10(abs(value))) - digits + 1)
@@ -134,10 +153,10 @@ class Proof:
             proved.add("basin")
         return Claims(
             frozenset(proved),
-            _down(lower(near.norm)),
+            lower(near.norm),
             signs,
-            None if around is None else _down(around.real_part),
-            None if eta is None else _down(eta),
+            None if around is None else around.real_part,
+            eta,
             basin,
         )
 
@@ -161,7 +180,7 @@ class Proof:
     def basin(self, box: float) -> tuple[float, Basin | None]:
         """The least real part in the spectra of A(x), x in centre ± box, and what follows.
 
-        If these A(x) all have discs right of the axis in one basis V, then for η below their eta_max
+        If one basis V gives all these A(x) discs right of the axis, then for η below their eta_max
         SAM's map contracts towards x_h in the block norm of V⁻¹x, on each ball of it in the box.
         """
         if box not in self._basins:
@@ -170,7 +189,8 @@ class Proof:
             if found is not None and eta is not None and box > self.radius:
                 room = ball(Fraction(box) - Fraction(self.radius))
                 reach = lower(room / (found.outer * found.inner))
-                basin = Basin(_down(reach, 4), _down(eta), box)
+                # Strictly below the bound: at the bound itself I − ηA need not contract.
+                basin = Basin(reach, math.nextafter(eta, 0), box)
             real_part = -math.inf if found is None else found.real_part
             self._basins[box] = (real_part, basin)
         return self._basins[box]
@@ -192,7 +212,7 @@ class Proof:
         return best
 
     def widest_basin(self, box: float) -> float | None:
-        """A half-width for :meth:`basin` that keeps about half of min Re λ(A); None if none."""
+        """A half-width for :meth:`basin` that keeps most of min Re λ(A); None if none does."""
         middle, r = midpoints(self.derivative), box
         if not np.isfinite(middle).all() or not box > self.radius:
             return None
@@ -201,9 +221,9 @@ class Proof:
             return None
         for _ in range(6):
             left = self.basin(r)[0]
-            if left > 0.3 * real_part:
+            if left > 0.5 * real_part:
                 return r
-            step = 0.5 * real_part / (real_part - left) if math.isfinite(left) else 0.01
+            step = 0.3 * real_part / (real_part - left) if math.isfinite(left) else 0.01
             r = float(f"{r * step:.2e}")
             if not r > 10 * self.radius:
                 break

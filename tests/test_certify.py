@@ -1,0 +1,428 @@
+"""Certificates: what is claimed is true by independent means, and what is not true is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+import sympy
+
+flint = pytest.importorskip("flint")
+
+from samlib import landscapes, points  # noqa: E402
+from samlib.balls import ball, balls, precision  # noqa: E402
+from samlib.certify import Certificate, NotCertified, certify  # noqa: E402
+from samlib.enclosures import (  # noqa: E402
+    Inertia,
+    ShiftedGradient,
+    contraction,
+    discs,
+    inertia,
+    krawczyk,
+)
+from samlib.errors import BadInput  # noqa: E402
+from samlib.landscapes import Landscape  # noqa: E402
+from samlib.networks import NetworkLoss  # noqa: E402
+from samlib.proof import Proof  # noqa: E402
+
+EXISTS = {"exists", "unique", "gradient is nonzero"}
+WELL = landscapes.get("double-well-2d")
+
+
+def sam_step(landscape: Any, x: Any, rho: float, eta: float) -> Any:
+    g = landscape.grad(x)
+    return x - eta * landscape.grad(x + rho * g / np.linalg.norm(g, axis=-1, keepdims=True))
+
+
+def toy() -> NetworkLoss:
+    """A tanh 2-3-1 network on eight points."""
+    rng = np.random.default_rng(0)
+    x = np.round(rng.normal(size=(8, 2)), 3)
+    y = np.round(np.sin(2 * x[:, 0]) + x[:, 1] ** 2 - 0.5, 3)
+    return NetworkLoss(x, y, 3, loss="mse", decay="1/100")
+
+
+# ---- landscapes whose answers are known exactly -------------------------------------------------
+
+
+def test_the_attracting_point_without_any_maximizer() -> None:
+    c = certify(WELL, [0.2, 0.0], 1.2)
+    assert c.proved == EXISTS | {"image is minimizer", "attracts", "basin"}
+    assert c.rho == Fraction(6, 5)
+    assert c.box_radius >= 1e-3
+    assert c.inertia == Inertia(2, 0)
+    # the exact values are 8/29, 2 and f'(1/5) = −24/125
+    assert 0 <= Fraction(8, 29) - Fraction(c.eta_max) < Fraction(1, 10**8)
+    assert 0 <= 2 - Fraction(c.min_real_part) < Fraction(1, 10**7)
+    assert 0 <= Fraction(24, 125) - Fraction(c.grad_norm) < Fraction(1, 10**8)
+    assert abs(Fraction(c.centre[0]) - Fraction(1, 5)) <= Fraction(c.radius)
+    assert c.digits >= 25
+    np.testing.assert_allclose(c.image, [-1, 0], atol=1e-15)
+    assert c.recheck()
+
+
+def test_a_saddle_as_attracting_image() -> None:
+    c = certify(landscapes.get("double-well-saddle"), [0.2, 0.0], "6/5")
+    assert c.proved >= EXISTS | {"image is saddle", "attracts"}
+    assert c.inertia == Inertia(1, 1)
+    assert c.eta_max == pytest.approx(8 / 21, abs=1e-8)
+
+
+def test_a_minimizer_as_image_of_a_point_that_repels() -> None:
+    c = certify(landscapes.get("twist"), [1.0, 0.0], 1)
+    assert c.proved == EXISTS | {"image is minimizer", "does not attract"}
+    assert c.eta_max is None
+    assert c.basin is None
+    assert c.min_real_part == pytest.approx(-1, abs=1e-7)
+
+
+def test_one_dimension() -> None:
+    c = certify(landscapes.get("double-well"), [0.2], 1.2)
+    assert c.proved >= EXISTS | {"image is minimizer", "attracts"}
+    assert c.eta_max == pytest.approx(1, abs=1e-8)
+
+
+def test_the_proved_digits_are_those_of_mpmath() -> None:
+    x, y = sympy.symbols("x y")
+    f = sympy.cos(2 * x) + x * y / 3 + (y**2 - 1) ** 2 / 4 + x**2 / 5
+    landscape, rho = Landscape(f, [x, y]), Fraction(6, 5)
+    found = [
+        p
+        for c in points.critical_points(landscape, [(-3, 3), (-3, 3)])
+        for p in points.find_hallucinated(landscape, c.x, float(rho))
+    ]
+    c = certify(landscape, found[0].x, rho)
+    gradient = sympy.lambdify((x, y), [f.diff(x), f.diff(y)], "mpmath")
+
+    def shifted(a: Any, b: Any) -> Any:
+        g = gradient(a, b)
+        r = mpmath.mpf(6) / 5 / mpmath.sqrt(g[0] ** 2 + g[1] ** 2)
+        return gradient(a + r * g[0], b + r * g[1])
+
+    with mpmath.workdps(60):
+        root = mpmath.findroot(shifted, tuple(mpmath.mpf(v) for v in found[0].x))
+        for decimal, exact in zip(c.centre, root, strict=True):
+            assert abs(mpmath.mpf(decimal) - exact) <= c.radius
+
+
+def test_starts_in_the_basin_converge_and_eta_max_is_sharp() -> None:
+    c = certify(WELL, [0.2, 0.0], 1.2)
+    assert c.basin is not None
+    assert c.basin.radius > 1e-4
+    corners = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]]) * c.basin.radius
+    for eta in (0.01, 0.1, c.basin.eta):
+        x = c.x_h + corners
+        for _ in range(2000):
+            x = sam_step(WELL, x, 1.2, eta)
+        np.testing.assert_allclose(x, np.tile(c.x_h, (4, 1)), atol=1e-9)
+    x = c.x_h + 1e-4 * corners
+    for _ in range(600):
+        x = sam_step(WELL, x, 1.2, 1.05 * c.eta_max)
+    assert np.abs(x - c.x_h).max() > 10 * c.basin.radius
+
+
+# ---- networks -----------------------------------------------------------------------------------
+
+
+def test_sign_flips_and_permutations_of_a_tanh_network() -> None:
+    net = toy()
+    path = FOLDER / "tanh-2-3-1-flip-0.json"
+    image = Certificate.load(path).image
+    image = image - np.linalg.solve(net.hess(image), net.grad(image))
+    assert np.linalg.norm(net.grad(image)) < 1e-14
+    for move in (net.flip_unit(image, 1), net.swap_units(image, 0, 2)):
+        distance = float(np.linalg.norm(move - image))
+        rho = round(0.9995 * distance, 6)
+        guess = points.two_point_guess(net, move, image, rho)
+        c = certify(net, points.refine(net, guess, image, rho).x, rho)
+        assert c.proved >= EXISTS | {"image is minimizer"}
+        np.testing.assert_allclose(c.image, image, atol=1e-12)
+        # ‖∇f‖ ≈ (D − ρ)/q, the expansion at two critical points
+        n = (move - image) / distance
+        q = n @ np.linalg.solve(net.hess(move), n)
+        assert c.grad_norm == pytest.approx((distance - rho) / q, rel=0.2)
+
+
+def test_a_larger_network_needs_no_more_than_64_bits() -> None:
+    stored = Certificate.load(FOLDER / "digits-012.json")
+    c = certify(stored.landscape, stored.x_h, stored.rho, bits=64)
+    assert c.proved >= EXISTS | {"image is saddle", "attracts"}
+    assert c.eta_max == pytest.approx(stored.eta_max, rel=1e-6)
+
+
+# ---- refusals -----------------------------------------------------------------------------------
+
+
+def refusal(*args: Any, **kw: Any) -> NotCertified:
+    with pytest.raises(NotCertified) as caught:
+        certify(*args, **kw)
+    return caught.value
+
+
+def test_a_hair_off_is_refused_and_the_distance_named() -> None:
+    error = refusal(WELL, [0.2 + 1e-6, 0.0], 1.2)
+    assert error.reason == "too far"
+    assert "1e-06 away" in str(error)
+    assert certify(WELL, [0.2 + 1e-9, 0.0], 1.2).proved >= EXISTS
+    assert certify(WELL, [0.2 + 1e-6, 0.0], 1.2, tol=1e-5).proved >= EXISTS
+    stored = Certificate.load(FOLDER / "digits-3v8.json")
+    x = stored.x_h.copy()
+    x[5] += 1e-6
+    assert refusal(stored.landscape, x, stored.rho).reason == "too far"
+    # another ρ moves the point: the same x is a hair off for it
+    assert refusal(WELL, [0.2, 0.0], 1.2 + 1e-6).reason == "too far"
+
+
+def test_degenerate_images_are_refused() -> None:
+    ring = landscapes.get("ring")  # a circle of minimizers: H_* has the eigenvalue 0
+    error = refusal(ring, [0.3, 0.4], 1.5)
+    assert error.reason == "degenerate image"
+    assert "H_*" in str(error)
+    quartic = Landscape("x**4/4 - x**6/6 + y**2/2", ["x", "y"])  # f''(0) = 0
+    assert refusal(quartic, [1.5, 0.0], 1.5).reason == "degenerate image"
+
+
+def test_singular_s_is_refused() -> None:
+    # Radial: every point of the circle is critical there, so S = 0, but H_* = I.
+    radial = Landscape("(x**2 + y**2)/2 - (x**2 + y**2)**2/4", ["x", "y"])
+    error = refusal(radial, [1.5, 0.0], 1.5)
+    assert error.reason == "singular S"
+    assert "det S" in str(error)
+
+
+def test_other_refusals_say_why() -> None:
+    kink = Landscape("Abs(x)", ["x"])
+    assert refusal(kink, [0.5], 0.5).reason == "kink"
+    assert refusal(WELL, [0.7, 0.4], 1.2).reason == "image not stationary"
+    assert refusal(WELL, [1.0, 0.0], 1.2).reason == "stationary"
+    assert refusal(WELL, [0.0, 0.0], 1.0).reason == "stationary"
+
+
+@pytest.mark.parametrize(
+    ("x", "rho", "message"),
+    [
+        ([0.2, np.nan], 1.2, "not finite"),
+        ([0.2, np.inf], 1.2, "not finite"),
+        ([0.2], 1.2, r"must be \(2,\)"),
+        ([[0.2, 0.0]], 1.2, r"must be \(2,\)"),
+        (["a", "b"], 1.2, "no array of numbers"),
+        ([0.2, 0.0], 0, r"not a number in \(0, ∞\)"),
+        ([0.2, 0.0], -1.2, r"not a number in \(0, ∞\)"),
+        ([0.2, 0.0], np.nan, "not a finite number"),
+        ([0.2, 0.0], np.inf, "not a finite number"),
+        ([0.2, 0.0], "wide", "not a finite number"),
+    ],
+)
+def test_bad_input(x: Any, rho: Any, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        certify(WELL, x, rho)
+
+
+def test_other_bad_arguments() -> None:
+    with pytest.raises(BadInput, match="ball arithmetic"):
+        certify(np.sin, [0.2, 0.0], 1.2)
+    with pytest.raises(BadInput, match="bits"):
+        certify(WELL, [0.2, 0.0], 1.2, bits=20)
+    with pytest.raises(BadInput, match="tol"):
+        certify(WELL, [0.2, 0.0], 1.2, tol=0)
+
+
+def test_flints_precision_comes_back() -> None:
+    before = flint.ctx.prec
+    certify(WELL, [0.2, 0.0], 1.2, bits=200)
+    refusal(WELL, [0.2 + 1e-6, 0.0], 1.2, bits=200)
+    assert flint.ctx.prec == before
+    with pytest.raises(RuntimeError, match="inside"), precision(300):
+        raise RuntimeError("inside")
+    assert flint.ctx.prec == before
+
+
+# ---- the pieces cannot prove what is false ------------------------------------------------------
+
+
+def test_a_box_with_two_roots_is_never_said_to_hold_one() -> None:
+    with precision(128):
+        centre = balls(np.array([0.2, 0.0]))
+        proof = Proof(ShiftedGradient(WELL, ball(Fraction(6, 5))), centre, 1e-20)
+        assert proof.separation(6e-3) < 1
+        # ∇f vanishes at 0 and −1/5 is hallucinated as well
+        assert not proof.separation(0.25) < 1
+        assert not proof.separation(0.45) < 1
+        with pytest.raises(NotCertified):
+            proof.claims(0.45)
+
+
+def test_the_box_holds_no_other_root_that_newton_finds() -> None:
+    c = certify(WELL, [0.2, 0.0], 1.2)
+    rng = np.random.default_rng(0)
+    for start in c.x_h + c.box_radius * rng.uniform(-1, 1, (50, 2)):
+        x = start
+        for _ in range(200):
+            x = sam_step(WELL, x, 1.2, 0.1)
+        np.testing.assert_allclose(x, c.x_h, atol=1e-9)
+
+
+def random_symmetric(signs: list[int], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    q, _ = np.linalg.qr(rng.normal(size=(len(signs), len(signs))))
+    values = np.array(signs) * np.exp(rng.uniform(-4, 4, len(signs)))
+    return q * values @ q.T, values
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_inertia_counts_signs(seed: int) -> None:
+    matrix, values = random_symmetric([1, 1, -1, 1, -1, 1, 1], seed)
+    with precision(128):
+        assert inertia(balls((matrix + matrix.T) / 2)) == Inertia(5, 2)
+        wide = balls((matrix + matrix.T) / 2) + flint.arb(0, 1.01 * np.abs(values).min())
+        assert inertia(wide) is None  # some matrix in the enclosure is singular
+        singular = np.ones((3, 3))
+        assert inertia(balls(singular)) is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_discs_hold_the_spectrum_and_give_eta_max(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    matrix = rng.normal(size=(6, 6)) + 3 * np.eye(6)
+    with precision(128):
+        found = discs(balls(matrix))
+        assert found is not None
+        values = np.linalg.eigvals(matrix)
+        assert found.sizes.sum() == 6
+        assert found.real_part == pytest.approx(values.real.min(), abs=1e-10)
+        assert found.real_part <= values.real.min() + 1e-13
+        assert found.left == (values.real < 0).sum()
+        bound = (2 * values.real / abs(values) ** 2).min()
+        if bound > 0:
+            assert found.eta_max == pytest.approx(bound, abs=1e-10)
+        else:
+            assert found.eta_max is None
+        # a rotation by exactly 90 degrees lies on the axis: nothing is claimed
+        turn = discs(balls(np.array([[0.0, 1.0], [-1.0, 0.0]])))
+        assert turn is not None
+        assert turn.left is None
+        assert turn.eta_max is None
+        # a Jordan block has no eigenbasis
+        jordan = discs(balls(np.array([[1.0, 1.0], [0.0, 1.0]])))
+        assert jordan is None or jordan.eta_max is None or jordan.eta_max <= 2
+
+
+def test_discs_of_an_enclosure_hold_the_spectra_of_its_members() -> None:
+    rng = np.random.default_rng(3)
+    middle = rng.normal(size=(5, 5)) + 4 * np.eye(5)
+    with precision(128):
+        found = discs(balls(middle) + flint.arb(0, 1e-3))
+        assert found is not None
+        radii = [float(r.upper()) for r in found.radii]
+    for _ in range(200):
+        member = middle + 1e-3 * rng.uniform(-1, 1, (5, 5))
+        for value in np.linalg.eigvals(member):
+            near = np.minimum(abs(value - found.centres), abs(value - found.centres.conj()))
+            assert (near <= radii).any()
+        eta = 0.999 * found.eta_max
+        assert np.abs(np.linalg.eigvals(np.eye(5) - eta * member)).max() < 1
+
+
+def test_contraction_bounds_the_spectral_radius_of_the_defect() -> None:
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(5, 5))
+    with precision(128):
+        wide = balls(matrix) + flint.arb(0, 0.01)
+        bound = contraction(np.linalg.inv(matrix), wide)
+        exact = np.abs(np.linalg.inv(matrix)) @ np.full((5, 5), 0.01)
+        assert bound >= np.abs(np.linalg.eigvals(exact)).max() - 1e-12
+        assert bound <= exact.sum(1).max() * 1.01
+        assert contraction(np.zeros((5, 5)), wide) >= 1
+
+
+def test_krawczyk_needs_a_small_residual_and_a_regular_derivative() -> None:
+    with precision(128):
+        eye, zero = np.eye(2), balls(np.zeros(2))
+        assert krawczyk(zero, balls(eye), eye, 1e-3)
+        assert not krawczyk(balls(np.array([2e-3, 0])), balls(eye), eye, 1e-3)
+        assert not krawczyk(zero, balls(eye) + flint.arb(0, 0.6), eye, 1e-3)
+        assert not krawczyk(zero, balls(eye) * flint.arb("nan"), eye, 1e-3)
+
+
+# ---- stored certificates ------------------------------------------------------------------------
+
+FOLDER = Path(__file__).parents[1] / "book" / "certificates"
+
+
+def test_save_load_recheck(tmp_path: Path) -> None:
+    landscape = Landscape("0.25*(x**2 - 1)**2 + 0.3*y**2 + exp(-9*y**2)/100", ["x", "y"], "mine")
+    c = certify(landscape, [0.2, 0.0], 1.2)
+    c.save(tmp_path / "c.json")
+    again = Certificate.load(tmp_path / "c.json")
+    assert again.recheck() is True
+    for name in ("proved", "rho", "centre", "box_radius", "eta_max", "inertia", "basin", "bits"):
+        assert getattr(again, name) == getattr(c, name)
+    assert "η_max" in str(again)
+    assert str(again) == str(c)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"eta_max": 0.2758620690},
+        {"eta_max": float("nan")},
+        {"grad_norm": 0.1921},
+        {"min_real_part": 2.01},
+        {"inertia": [1, 1, 0]},
+        {"box_radius": 0.5},
+        {"rho": "1200001/1000000"},
+        {"centre": ["0.200001", "0"]},
+        {"centre": ["0.2"]},
+        {"radius": 0.0},
+        {"proved": ["exists", "image is maximizer"]},
+        {"basin": {"radius": 0.1, "eta": 0.2, "box": 0.005}},
+        {"landscape": {"expr": "(x**2 - 1)**2/4 + y**2", "symbols": ["x", "y"]}},
+    ],
+)
+def test_a_changed_certificate_does_not_recheck(tmp_path: Path, change: dict[str, Any]) -> None:
+    stored = json.loads((FOLDER / "double-well-2d.json").read_text())
+    for key, value in change.items():
+        stored[key] = {**stored[key], **value} if isinstance(stored[key], dict) else value
+    (tmp_path / "c.json").write_text(json.dumps(stored))
+    with pytest.raises(NotCertified):
+        Certificate.load(tmp_path / "c.json").recheck()
+
+
+@pytest.mark.parametrize(
+    "expr", ["__import__('os').getcwd()", "x.func", "open(x)", "lambda x: x", "x[0]", "eval(x)"]
+)
+def test_a_strangers_expression_is_not_evaluated(tmp_path: Path, expr: str) -> None:
+    stored = json.loads((FOLDER / "double-well-2d.json").read_text())
+    stored["landscape"]["expr"] = expr
+    (tmp_path / "c.json").write_text(json.dumps(stored))
+    with pytest.raises(BadInput):
+        Certificate.load(tmp_path / "c.json")
+
+
+def test_files_that_are_no_certificates_are_refused(tmp_path: Path) -> None:
+    for k, text in enumerate(["not json", "{}", "[]", '{"format": 2}']):
+        (tmp_path / f"{k}.json").write_text(text)
+        with pytest.raises(BadInput):
+            Certificate.load(tmp_path / f"{k}.json")
+
+
+def test_only_what_can_be_stored_is_stored(tmp_path: Path) -> None:
+    c = certify(WELL, [0.2, 0.0], 1.2)
+    nameless = dataclasses.replace(c, landscape=ShiftedGradient(WELL, 1))
+    with pytest.raises(BadInput, match="cannot be stored"):
+        nameless.save(tmp_path / "c.json")
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda p: p.stem)
+def test_every_stored_certificate_is_proved_again(path: Path) -> None:
+    assert path.stat().st_size < 1_000_000
+    c = Certificate.load(path)
+    assert c.recheck()
+    assert c.proved >= EXISTS
+    assert c.seconds < 120
