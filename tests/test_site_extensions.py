@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from docutils.core import publish_doctree
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
 
 EXT = Path(__file__).resolve().parents[1] / "book" / "_ext"
 sys.path.insert(0, str(EXT))
 
+import local_assets  # noqa: E402
 import public_api  # noqa: E402
 import stale  # noqa: E402
 import static_widgets  # noqa: E402
@@ -68,9 +76,36 @@ def test_other_modules_are_refused(module: str) -> None:
         static_widgets.classic(module)
 
 
+def png(pixels: np.ndarray) -> bytes:
+    """The array as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_figure_keeps_its_looks_in_a_palette() -> None:
+    x, y = np.meshgrid(np.linspace(-2, 2, 60), np.linspace(-2, 2, 60))
+    figure = Figure(figsize=(5, 3))
+    figure.subplots().contourf(x, y, (x**2 - 1) ** 2 + y**2, levels=24)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = np.array(canvas.buffer_rgba())
+    small = local_assets.palette(png(picture))
+    shown = np.asarray(Image.open(io.BytesIO(small)).convert("RGB")).astype(int)
+    assert len(small) < len(png(picture))
+    assert np.abs(shown - picture[..., :3]).mean() < 1
+    assert local_assets.palette(small) == small
+    picture[0, 0, 3] = 0
+    assert local_assets.palette(png(picture)) == png(picture)  # a transparent one is left alone
+
+
 def test_a_widget_becomes_a_still() -> None:
+    data = png(np.zeros((2, 2), dtype=np.uint8))
     slider = {"description": "ρ", "value": 1.2, "readout_format": ".2f"}
-    picture = {"output_type": "display_data", "data": {"image/png": "QUJD\n"}}
+    picture = {
+        "output_type": "display_data",
+        "data": {"image/png": base64.encodebytes(data).decode()},
+    }
     printed = {"output_type": "stream", "name": "stdout", "text": "a < b"}
     state = {
         "root": {"state": {"children": ["IPY_MODEL_s", "IPY_MODEL_o"]}},
@@ -78,7 +113,9 @@ def test_a_widget_becomes_a_still() -> None:
         "o": {"state": {"outputs": [picture, printed]}},
     }
     html = static_widgets.still(state, "root", "")
-    assert 'alt="Figure for ρ = 1.20" src="data:image/png;base64,QUJD"' in html
+    shown = re.search(r'alt="Figure for ρ = 1.20" src="data:image/png;base64,([^"]+)"', html)
+    assert shown is not None
+    assert base64.b64decode(shown[1]) == data
     assert "<pre>a &lt; b</pre>" in html
     assert "ρ = 1.20. The controls move in JupyterLab (<code>make lab</code>)." in html
     assert 'alt="Two wells"' in static_widgets.still(state, "root", "Two wells")

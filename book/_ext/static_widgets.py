@@ -7,6 +7,7 @@ controls. Neither needs require.js and the widget manager, which would cost each
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from html import escape
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from local_assets import palette
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.transforms.post_transforms import SphinxPostTransform
@@ -118,7 +120,7 @@ def output_html(output: dict[str, Any], alt: str) -> str:
     """One output of a cell or of an Output widget as HTML."""
     data = output.get("data", {})
     if "image/png" in data:
-        source = "".join(data["image/png"].split())
+        source = base64.b64encode(palette(base64.b64decode(data["image/png"]))).decode()
         return f'<img alt="{escape(alt)}" src="data:image/png;base64,{source}"/>'
     if "text/html" in data:
         return str(data["text/html"])
