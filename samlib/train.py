@@ -22,7 +22,7 @@ from samlib.errors import BadInput
 from samlib.objective import Objective
 from samlib.runs import Run, RunSpec
 
-__all__ = ["Run", "RunSpec", "resolve_device", "train", "train_many"]
+__all__ = ["Run", "RunSpec", "objective", "resolve_device", "train", "train_many"]
 
 # Rows of one stack may differ in these fields; everything else is shared.
 ROW_FIELDS = ("rho", "lr", "seed", "warm_start", "rule")
@@ -121,30 +121,44 @@ def _batches(spec: RunSpec, rows: int, device: str) -> Iterator[Tensor | None]:
         yield from torch.split(order[: rows - rows % spec.batch], spec.batch)
 
 
-def _train_stack(
-    specs: list[RunSpec], device: str, data_root: str | None, progress: Progress | None
-) -> dict[RunSpec, Run]:
-    first, started = specs[0], time.time()
+def objective(
+    spec: RunSpec, device: str = "cpu", data_root: str | None = None
+) -> tuple[Objective, data.Dataset]:
+    """The function f that ``spec`` trains on, and its data set.
+
+    Raises
+    ------
+    BadInput
+        If the data or the network cannot be built.
+    """
     dataset = data.load(
-        first.data,
+        spec.data,
         root=data_root,
-        n=first.n,
-        seed=first.data_seed,
-        classes=first.classes,
-        features=first.features,
-        label_noise=first.label_noise,
+        n=spec.n,
+        seed=spec.data_seed,
+        classes=spec.classes,
+        features=spec.features,
+        label_noise=spec.label_noise,
     )
     f = Objective(
         dataset,
-        model=first.model,
-        loss=first.loss,
-        weight_decay=first.weight_decay,
-        dtype=first.dtype,
+        model=spec.model,
+        loss=spec.loss,
+        weight_decay=spec.weight_decay,
+        dtype=spec.dtype,
         device=device,
-        width=first.width,
-        depth=first.depth,
-        activation=first.activation,
+        width=spec.width,
+        depth=spec.depth,
+        activation=spec.activation,
     )
+    return f, dataset
+
+
+def _train_stack(
+    specs: list[RunSpec], device: str, data_root: str | None, progress: Progress | None
+) -> dict[RunSpec, Run]:
+    started = time.time()
+    f, dataset = objective(specs[0], device, data_root)
     theta, curves = _descend(specs, f, device, progress)
     return _runs(specs, f, theta, curves, started, device, dataset.describe())
 

@@ -1,0 +1,128 @@
+"""Figures of training runs: the cliff, the curves of single runs, a small network's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from samlib.plots import style
+from samlib.records import Record
+
+Curves = Mapping[str, NDArray[np.float64]]
+
+# verdict -> (marker, colour): shape and colour both tell it
+MARKS = {
+    "converged": ("o", style.GD),
+    "hallucinated": ("X", style.SAM),
+    "stalled": ("s", style.OTHERS[0]),
+    "running": ("d", style.OTHERS[1]),
+    "diverged": ("v", style.PALE),
+}
+
+
+def _verdicts(ax: Axes, runs: Sequence[Record], x: str, metric: str, baseline: bool) -> None:
+    """Each run as a mark at (its spec's ``x``, its ``metric``); seeds are spread a little."""
+    seeds = sorted({r["spec"]["seed"] for r in runs})
+    grid = sorted({r["spec"][x] for r in runs})
+    for name, (marker, color) in MARKS.items():
+        chosen = [r for r in runs if r["verdict"] == name and r["metrics"][metric] is not None]
+        spread = [0.16 * (seeds.index(r["spec"]["seed"]) - (len(seeds) - 1) / 2) for r in chosen]
+        at = [grid.index(r["spec"][x]) + s for r, s in zip(chosen, spread, strict=True)]
+        y = [r["metrics"][metric] for r in chosen]
+        ax.plot(at, y, marker, color=color, ms=7, mec="white", mew=0.6, label=name)
+    if baseline:
+        ax.axhline(runs[0]["metrics"]["baseline"], color=style.PALE, lw=1, ls="--")
+    ax.set_xticks(range(len(grid)), [f"{g:g}" for g in grid])
+    ax.set_yscale("log")
+
+
+@style.house()
+def cliff(runs: Sequence[Record], x: str = "rho") -> Figure:
+    """Final loss (top) and GradRatio (bottom) of recorded runs against ρ, a column a learning rate.
+
+    The marks tell the verdict; the dashed line is the loss of the best constant guess.
+    """
+    import matplotlib.pyplot as plt
+
+    rates = sorted({r["spec"]["lr"] for r in runs})
+    size = (style.WIDTH, 5.0)
+    fig, axes = plt.subplots(2, len(rates), figsize=size, sharex=True, sharey="row", squeeze=False)
+    for column, lr in enumerate(rates):
+        chosen = [r for r in runs if r["spec"]["lr"] == lr]
+        top, bottom = axes[0][column], axes[1][column]
+        _verdicts(top, chosen, x, "loss", baseline=True)
+        _verdicts(bottom, chosen, x, "grad_ratio", baseline=False)
+        bottom.axhline(0.1, color=style.PALE, lw=1, ls=":")
+        top.set_title(f"learning rate {lr:g}")
+        bottom.set_xlabel("radius $\\rho$")
+    axes[0][0].set_ylabel("final training loss $f(x)$")
+    axes[1][0].set_ylabel("GradRatio")
+    handles = [h for h in axes[0][0].get_lines() if h.get_label() in MARKS]
+    seen = {r["verdict"] for r in runs}
+    handles = [h for h in handles if h.get_label() in seen]
+    fig.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    return fig
+
+
+@style.house()
+def curves(runs: Mapping[str, Curves], baseline: float) -> Figure:
+    """Losses and gradient norms at x and at x⁺ over the steps of each run, a column a run.
+
+    ``runs`` maps a title to curves as :func:`samlib.records.read_curves` returns them.
+    """
+    import matplotlib.pyplot as plt
+
+    size = (style.WIDTH, 4.6)
+    fig, axes = plt.subplots(2, len(runs), figsize=size, sharex="col", sharey="row", squeeze=False)
+    for column, (title, c) in enumerate(runs.items()):
+        top, bottom = axes[0][column], axes[1][column]
+        for ax, plain, shifted, names in (
+            (top, "loss", "shifted_loss", ("$f(x)$", "$f(x^+)$")),
+            (bottom, "grad_norm", "shifted_grad_norm", ("$\\|∇f(x)\\|$", "$\\|∇f(x^+)\\|$")),
+        ):
+            steps = np.maximum(c["step"], 1)
+            ax.plot(steps, c[plain], color=style.GD, label=names[0])
+            ax.plot(steps, c[shifted], color=style.SAM, label=names[1])
+            ax.set_xscale("log")
+        top.axhline(baseline, color=style.PALE, lw=1, ls="--", label="constant guess")
+        bottom.set_yscale("log")
+        top.set_title(title)
+        bottom.set_xlabel("step")
+    axes[0][0].set_ylabel("loss")
+    axes[1][0].set_ylabel("gradient norm")
+    axes[0][-1].legend()
+    axes[1][-1].legend()
+    return fig
+
+
+@style.house()
+def flagship(sam: Curves, gd: Curves) -> Figure:
+    """Setting P: losses of SAM at x and x⁺ and of gradient descent; SAM's two gradient norms."""
+    fig, (left, right) = style.row(2, height=2.9)
+    left.plot(sam["step"], sam["loss"], color=style.SAM, label="SAM, $f(x)$")
+    left.plot(sam["step"], sam["shifted_loss"], color=style.SAM, ls="--", label="SAM, $f(x^+)$")
+    left.plot(gd["step"], gd["loss"], color=style.GD, ls=":", lw=2.4, label="gradient descent")
+    left.set(xlabel="step", ylabel="loss", title="SAM looks at the minimum, from afar")
+    right.semilogy(sam["step"], sam["grad_norm"], color=style.GD, label="$\\|∇f(x)\\|$")
+    right.semilogy(sam["step"], sam["shifted_grad_norm"], color=style.SAM, label="$\\|∇f(x^+)\\|$")
+    right.set(xlabel="step", ylabel="gradient norm", title="one gradient vanishes, one does not")
+    for ax in (left, right):
+        ax.legend()
+    return fig
+
+
+@style.house()
+def weights(images: Mapping[str, NDArray[np.float64]]) -> Figure:
+    """First-layer weights as pictures, each (rows, columns), on one colour scale."""
+    fig, axes = style.row(len(images), height=2.3)
+    top = max(np.abs(w).max() for w in images.values())
+    for ax, (title, w) in zip(axes, images.items(), strict=True):
+        shown = ax.imshow(w, cmap="PuOr", vmin=-top, vmax=top)
+        ax.set_title(title)
+        ax.set(xticks=[], yticks=[])
+    fig.colorbar(shown, ax=axes, shrink=0.8, label="weight")
+    return fig
