@@ -120,8 +120,8 @@ class _Path:
                 if h < 1e-7 * longest:
                     return "stuck"
                 continue
-            if self.event(y, t, new, turned):
-                return self.finish(y, t, h)
+            if name := self.event(y, t, new, turned):
+                return self.finish(y, t, h, new, name)
             self.points.append(new)
             y, t, h = new, turned, min(1.5 * h, longest)
         return "too long"
@@ -137,10 +137,13 @@ class _Path:
         inside = (self.box[:, 0] <= new[:-2]) & (new[:-2] <= self.box[:, 1])
         return "" if inside.all() else "left"
 
-    def finish(self, y: Array, t: Array, h: float) -> str:
-        """Find by bisection what happens first on the last step, and end there."""
-        low, high, last, name = 0.0, h, y, "stuck"
-        for _ in range(50):
+    def finish(self, y: Array, t: Array, h: float, new: Array, name: str) -> str:
+        """End the path on the step from ``y`` that brought the event ``name``; return its name.
+
+        Bisection finds what happens first; for "reached", ρ is then set to its end exactly.
+        """
+        low, high, last = 0.0, h, y
+        while name != "reached" and high - low > 1e-13 * h:
             middle = (low + high) / 2
             new, turned = self.correct(y, t, middle)
             found = self.event(y, t, new, turned) if np.isfinite(turned).all() else name
@@ -149,9 +152,12 @@ class _Path:
             else:
                 low, last = middle, new
         if name == "reached":
+            guess = y + (self.rho_end - y[-1]) / (new[-1] - y[-1]) * (new - y)
             system = Lagrange(self.landscape, self.image, self.rho_end)
-            last = np.append(solve(system, last[:-1]), self.rho_end)
-        if low > 0 or name == "reached":
+            last = np.append(solve(system, guess[:-1]), self.rho_end)
+            if not np.linalg.norm(last[:-2] - y[:-2]) <= 2 * h:
+                return "stuck"
+        if last is not y:
             self.points.append(last)
         return name
 

@@ -66,7 +66,7 @@ class TorchLoss:
                 out = torch.func.vmap(function)(*rows)
             except RuntimeError:  # what vmap raises for control flow that depends on the data
                 out = torch.stack([function(*row) for row in zip(*rows, strict=True)])
-        return np.asarray(out.detach().numpy(), dtype=float).reshape(*batch, *tail)[()]
+        return np.asarray(out.detach().numpy(), dtype=float).reshape((*batch, *tail))[()]
 
 
 def from_torch(loss: Callable[[Any], Any], dim: int, name: str = "torch loss") -> TorchLoss:
