@@ -4,18 +4,15 @@
 	/** What samlab.js uses of an anywidget model; with no kernel, saving does nothing. */
 	function makeModel(state) {
 		const listeners = {};
-		const emit = (event) => [...(listeners[event] ?? [])].forEach((listener) => listener());
 		return {
 			get: (key) => state[key],
 			set(key, value) {
 				const patch = typeof key === "object" ? key : { [key]: value };
 				const changed = Object.keys(patch).filter((name) => JSON.stringify(state[name]) !== JSON.stringify(patch[name]));
 				Object.assign(state, patch);
-				changed.forEach((name) => emit(`change:${name}`));
-				if (changed.length) emit("change");
+				for (const name of changed) listeners[`change:${name}`]?.forEach((listener) => listener());
 			},
 			save_changes() {},
-			send() {},
 			on: (event, listener) => (listeners[event] ??= new Set()).add(listener),
 			off: (event, listener) => listeners[event]?.delete(listener),
 		};

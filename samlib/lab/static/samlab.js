@@ -135,7 +135,7 @@ function mathematics() {
 		return { values, plus, zeros: values.length - plus.length - minus.length, minus };
 	}
 
-	/** Points spread evenly over the box, grown by `margin` of its size on every side. */
+	/** Points spread over the box, grown by `margin` of its size on every side. */
 	function grid(box, n, margin) {
 		const place = (i) => (1 + 2 * margin) * ((i + 0.5) / n) - margin;
 		const line = ([low, high]) => Array.from({ length: n }, (_, i) => low + (high - low) * place(i));
@@ -228,9 +228,9 @@ function mathematics() {
 		return [...known, ...probed.map((p) => ({ ...p, curve: probed.length > 12 }))];
 	}
 
-	/** Around each limit the largest ellipse, on a ladder of sizes, that one step of the rule maps into itself (tried on
-	 *  samples of it): iterates that enter never leave. The samples of a curve share a label. Returns the kinds by
-	 *  label − 1, the label of each limit, and the regions (z − x)ᵀP(z − x) ≤ r² as x, y, P₁₁, P₁₂, P₂₂, r², label. */
+	/** Around each limit the largest ellipse, on a ladder of sizes, that a step maps into itself (tried on samples of it):
+	 *  iterates that enter never leave. The samples of a curve share a label. Returns the kinds by label − 1, the label of
+	 *  each limit, and the regions (z − x)ᵀP(z − x) ≤ r² as x, y, P₁₁, P₁₂, P₂₂, r², label. */
 	function regions(land, points, rho, eta, rule) {
 		const T = stepper(land, rho, eta, rule), groups = [], areas = [];
 		const labels = points.map(({ x, kind, curve }) => {
@@ -259,14 +259,19 @@ function mathematics() {
 	/** P = Σ (DTᵏ)ᵀDTᵏ, the norm in which T contracts near a stable fixed point, scaled to have the least eigenvalue 1.
 	 *  The identity where DT does not exist or does not contract. */
 	function metric(T, x) {
-		const h = 1e-6, a = T([x[0] + h, x[1]]), b = T([x[0] - h, x[1]]), c = T([x[0], x[1] + h]), d = T([x[0], x[1] - h]);
-		const D = [0, 1].map((i) => [(a[i] - b[i]) / (2 * h), (c[i] - d[i]) / (2 * h)]);
-		let q = [[1, 0], [0, 1]], p = [0, 0, 0];
-		for (let k = 0; k < 400; k++, q = times(D, q)) {
-			p = [p[0] + q[0][0] ** 2 + q[1][0] ** 2, p[1] + q[0][0] * q[0][1] + q[1][0] * q[1][1], p[2] + q[0][1] ** 2 + q[1][1] ** 2];
+		const h = 1e-6, slope = (u, v) => {
+			const ahead = T([x[0] + u, x[1] + v]), behind = T([x[0] - u, x[1] - v]);
+			return [0, 1].map((i) => (ahead[i] - behind[i]) / (2 * h));
+		};
+		const [[a, c], [b, d]] = [slope(h, 0), slope(0, h)];
+		let power = [[1, 0], [0, 1]], p = [0, 0, 0];
+		for (let k = 0; k < 400; k++) {
+			const [[q, r], [s, t]] = power;
+			p = [p[0] + q * q + s * s, p[1] + q * r + s * t, p[2] + r * r + t * t];
+			power = times([[a, b], [c, d]], power);
 		}
 		const least = (p[0] + p[2]) / 2 - Math.hypot((p[0] - p[2]) / 2, p[1]);
-		return Math.max(...q.flat().map(Math.abs)) < 1e-3 && least > 0 ? p.map((v) => v / least) : [1, 0, 1];
+		return Math.max(...power.flat().map(Math.abs)) < 1e-3 && least > 0 ? p.map((v) => v / least) : [1, 0, 1];
 	}
 
 	/** Points of the ellipse of size r around x, its boundary included. */
@@ -278,8 +283,8 @@ function mathematics() {
 		}).flat();
 	}
 
-	/** The limit around which x goes to and fro, or −1. At a critical point u jumps, so that SAM with a fixed ρ steps across
-	 *  it for ever; a hallucinated point has such a cycle around it when η passes η_max. */
+	/** The limit around which x goes to and fro, or −1. SAM steps across critical points, where u turns over; a hallucinated
+	 *  point has such a cycle around it when η passes η_max. */
 	function straddled(T, x, points) {
 		const y = T(x), middle = [(x[0] + y[0]) / 2, (x[1] + y[1]) / 2], away = points.map((p) => distance(p.x, middle));
 		const nearest = away.indexOf(Math.min(...away));
@@ -303,7 +308,7 @@ function mathematics() {
 	}
 
 	return {
-		FAR, GONE, norm, distance, compile, stepper, trajectory, verdict, criticalPoints, hallucinated, straddled, basins,
+		FAR, GONE, norm, distance, compile, stepper, trajectory, verdict, criticalPoints, hallucinated, basins,
 	};
 }
 
@@ -375,28 +380,28 @@ function say(value) {
 }
 const sayPoint = (x, dim = x.length) => (dim === 1 ? say(x[0]) : `(${say(x[0])}, ${say(x[1])})`);
 
-/** Where a path ended, as what follows the rule's name in a sentence. */
-function ending(path, { land, critical }, T) {
-	const x = path.x.at(-1), plus = path.plus.at(-1), where = sayPoint(x, land.dim), steps = path.x.length - 1;
+/** Where a path ended: what follows the rule's name in a sentence. `jump` is ηρ: as u turns over at a critical point c,
+ *  SAM goes to and fro within some jump · ‖∇²f(c)‖ of it. */
+function ending(path, { land, critical }, jump) {
+	const x = path.x.at(-1), spot = (p) => sayPoint(p, land.dim), where = spot(x), steps = path.x.length - 1;
 	const kindAt = (p) => critical.find((c) => distance(c.x, p) < 1e-3)?.kind ?? "critical point";
 	const far = path.x.findIndex((p) => !(norm(p) <= math.FAR)), verdict = math.verdict(path), slope = say(path.gradNorm.at(-1));
 	if (far >= 0) return `leaves for infinity: after ${far} steps it is more than a million away`;
 	if (verdict === "diverged") return "climbs: the loss is more than a hundred times what it was at the start";
 	if (verdict === "converged") return `reaches the ${kindAt(x)} ${where}`;
 	if (verdict === "hallucinated") {
+		const plus = path.plus.at(-1);
 		return `hallucinates. It stands still at ${where}, where ‖∇f‖ = ${slope}, because the gradient it ` +
-			`follows is taken at x⁺ = ${sayPoint(plus, land.dim)}, a ${kindAt(plus)} of f, and is zero there`;
+			`follows is taken at x⁺ = ${spot(plus)}, a ${kindAt(plus)} of f, and is zero there`;
 	}
-	const across = critical[math.straddled(T, x, critical)];
-	if (across) {
-		return `steps to and fro across the ${across.kind} ${sayPoint(across.x, land.dim)}, ${say(distance(x, T(x)))} a step, and ` +
-			"cannot settle while ρ stays fixed";
-	}
+	const ratio = path.gradRatio.at(-1), unsettled = `has not settled after ${steps} steps: ‖∇f‖ = ${slope}, GradRatio = ${say(ratio)}`;
+	if (ratio < 0.1 && ratio < path.gradRatio[steps >> 1] / 2) return `${unsettled} and falling: it is closing in on a hallucinated point`;
+	const last = path.x.slice(-20), [before, old] = [last.at(-2), last.at(-3)], reach = (c) => Math.max(...last.map((p) => distance(p, c.x)));
+	const centre = critical.find((c) => reach(c) <= 2 * jump * Math.hypot(...land.hess(c.x).flat()));
+	if (centre) return `keeps stepping across the ${centre.kind} ${spot(centre.x)}, within ${say(reach(centre))} of it`;
+	if (old && distance(x, old) < 0.01 * distance(x, before)) return `goes to and fro between ${where} and ${spot(before)}`;
 	const near = critical.find((c) => distance(c.x, x) < 1e-3);
-	if (near) return `is closing in on the ${near.kind} ${sayPoint(near.x, land.dim)}`;
-	const ratio = path.gradRatio.at(-1), closing = ratio < 0.1 && ratio < path.gradRatio[steps >> 1] / 2;
-	return `has not settled after ${steps} steps: ‖∇f‖ = ${slope}, GradRatio = ${say(ratio)}` +
-		(closing ? " and falling: it is closing in on a hallucinated point" : "");
+	return near ? `is closing in on the ${near.kind} ${spot(near.x)}` : unsettled;
 }
 
 /** What happened, in one to three sentences. */
@@ -408,13 +413,12 @@ function describe(state, scene) {
 	}
 	if (eta === 0) return `η = 0: every step has length zero, so nothing leaves ${start}.`;
 	const name = RULES[rule].replace(/^[a-z]/, (c) => c.toUpperCase());
-	const sentences = [`${name} ${ending(path, scene, math.stepper(land, rho, eta, rule))}.`];
+	const sentences = [`${name} ${ending(path, scene, rule === "gd" ? 0 : eta * rho)}.`];
 	if (rule === "gd") return sentences[0];
 	if (rho === 0) return `ρ = 0: x⁺ = x, so every rule is gradient descent. ${sentences[0]}`;
 	const here = points.find((p) => distance(p.x, path.x.at(-1)) < 1e-4);
 	if (here?.etaMax && rule === "sam") sentences.push(`This point attracts SAM for every η below ${say(here.etaMax)}.`);
-	const plain = ending(twin, scene, math.stepper(land, 0, eta, "gd"));
-	return [...sentences, `Gradient descent from the same start ${plain}.`].join(" ");
+	return [...sentences, `Gradient descent from the same start ${ending(twin, scene, 0)}.`].join(" ");
 }
 
 // ==== 4. Workers ====
@@ -585,8 +589,8 @@ function layOut(width, { dim, box }) {
 
 /** Round numbers between low and high, about `count` of them. */
 function ticks(low, high, count) {
-	const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
-	const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw), list = [];
+	const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw)), list = [];
+	const step = power * [1, 2, 5, 10].find((m) => m * power >= raw);
 	for (let v = Math.ceil(low / step); v * step <= high + 1e-9 * step; v++) list.push(Number((v * step).toPrecision(6)));
 	return list;
 }
@@ -712,9 +716,9 @@ function drawPlane(pen, { plane }, state, scene, at, [bands, lines], basins) {
 		const x = path.x[at], plus = path.plus[at], away = critical.map((p) => distance(p.x, plus));
 		const image = critical[away.indexOf(Math.min(...away))]; // the sphere worth drawing is the one around this
 		if (image && state.rule !== "gd") {
-			const radius = (state.rho / (plane.x1 - plane.x0)) * plane.width, [px, py] = pixels(image.x);
-			const circle = Array.from({ length: 121 }, (_, i) => (i * Math.PI) / 60).map((a) => [px + radius * Math.cos(a), py + radius * Math.sin(a)]);
-			pen.stroke(circle, colours.plus, 2, [2, 4]);
+			c.setLineDash([2, 4]);
+			pen.disc(pixels(image.x), (state.rho / (plane.x1 - plane.x0)) * plane.width, "transparent", colours.plus);
+			c.setLineDash([]);
 		}
 		for (const p of critical) pen.mark(critically(p.kind), pixels(p.x), p.curve ? 3 : 5.5);
 		for (const p of points) pen.mark(p.kind, pixels(p.x), p.kind === "neutral" ? 3.5 : 5.5);
@@ -809,8 +813,8 @@ function drawTraces(pen, { ratio, loss }, state, { path, twin }, at) {
 
 // ==== 6. The widget ====
 
-const slider = (name, label, most) =>
-	`<label><span>${label[0]}</span> <input type="range" name="${name}" aria-label="${label}" min="0" max="${most}" step="1">
+const slider = (name, label) =>
+	`<label><span>${label[0]}</span> <input type="range" name="${name}" aria-label="${label}" min="0" max="400">
 	<input type="number" name="${name}" aria-label="${label}, exact" min="0" step="any"></label>`;
 const TEMPLATE = `
 <div class="samlab-row">
@@ -821,12 +825,12 @@ const TEMPLATE = `
 <div class="samlab-row">
 	<span>${["Play", "Step", "Reset", "Copy link"].map((text) => `<button type="button" name="${text}">${text}</button>`).join(" ")}</span>
 	<label class="samlab-grow"><span>step <output></output> of</span>
-		<input type="number" name="steps" aria-label="number of steps" min="1" max="${MAX_STEPS}" step="1">
-		<input type="range" name="at" aria-label="step shown" min="0" step="1"></label>
+		<input type="number" name="steps" aria-label="number of steps" min="1" max="${MAX_STEPS}">
+		<input type="range" name="at" aria-label="step shown" min="0"></label>
 </div>
 <p class="samlab-says" aria-hidden="true"></p>
 <p class="samlab-heard" role="status"></p>
-<div class="samlab-sliders">${slider("rho", "ρ, the radius", 400)}${slider("eta", "η, the step size, logarithmic", 400)}</div>
+<div class="samlab-sliders">${slider("rho", "ρ, the radius")}${slider("eta", "η, the step size, logarithmic")}</div>
 <fieldset class="samlab-row"><legend class="samlab-heard">Show</legend></fieldset>
 <ul class="samlab-legend" aria-label="Legend"></ul>`;
 
@@ -844,8 +848,9 @@ const SLIDERS = {
 
 /** One lab in the element `el`, showing and changing `model`. Returns what takes it down. */
 function render({ model, el }) {
-	const root = document.createElement("section");
+	const root = document.createElement("div");
 	root.className = "samlab-live";
+	root.setAttribute("role", "group");
 	root.setAttribute("aria-label", "Lab: SAM on a landscape");
 	root.innerHTML = TEMPLATE;
 	el.append(root);
