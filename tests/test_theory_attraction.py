@@ -411,6 +411,30 @@ def test_line_portrait() -> None:
     assert (np.abs(out) > 1e3).all()
 
 
+def test_line_portrait_in_a_whole_region_of_radii_and_steps() -> None:
+    """1 < ρ < 2, η(3ρ² − 1) < 1, ηρ(ρ + 1)(ρ + 2) < 2: ±(ρ − 1) inside (−x_c, x_c), ∞ outside."""
+    rng = np.random.default_rng(3)
+    tried = 0
+    while tried < 60:
+        rho, eta = rng.uniform(1.02, 1.98), rng.uniform(0.02, 0.5)
+        if eta * (3 * rho**2 - 1) >= 1 or eta * rho * (rho + 1) * (rho + 2) >= 2:
+            continue
+        tried += 1
+        roots = np.roots([eta, 0, -eta - 2, 2 * rho])  # η(t³ − t) = 2(t − ρ)
+        above = roots[np.isreal(roots) & (roots.real > 1 + rho)].real
+        assert len(above) == 1
+        x_c = above[0] - rho
+        x = rng.uniform(-x_c, x_c, 300)
+        for _ in range(int(40 / eta)):
+            x = line_step(x, rho, eta)
+        assert np.allclose(np.abs(x), rho - 1, atol=1e-9)
+        out = x_c * np.array([1 + 1e-6, 1.01, 1.3])
+        for _ in range(300):
+            bounded = np.abs(out) < 1e3
+            out[bounded] = -line_step(out[bounded], rho, eta)
+        assert (np.abs(out) >= 1e3).all()
+
+
 def test_line_countably_many_starts_do_reach_a_true_minimizer() -> None:
     """T(x) = −1 for x + 6/5 the largest root of t³ − 11t + 2: 'no start' needs 'but countably'."""
     t = sp.symbols("t")

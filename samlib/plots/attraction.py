@@ -26,8 +26,8 @@ def spectra(eigenvalues: Mapping[str, NDArray[np.complex128]], etas: Sequence[fl
     for (name, values), color, marker in zip(eigenvalues.items(), colors, "osD^vP*", strict=False):
         ax.plot(values.real, values.imag, marker, color=color, mec="white", ms=8, label=name)
     ax.set(xlabel=r"Re $\lambda$", ylabel=r"Im $\lambda$", aspect="equal")
-    ax.set(xlim=(-2, 9), ylim=(-3.2, 3.2))
-    beside(ax)
+    ax.set(xlim=(-2, 8), ylim=(-3.2, 3.2))
+    fig.legend(loc="outside right upper")
     return fig
 
 
@@ -69,7 +69,9 @@ def sweep(panels: Sequence[tuple[str, Array, Array, Array, Array]]) -> Figure:
     )
     for (top, bottom), (title, rho, reached, predicted, norm) in zip(axes.T, panels, strict=True):
         top.plot(rho, predicted, color=style.PALE, lw=5, alpha=0.6, label="predicted")
-        top.plot(rho, reached[0], ".", color=style.SAM, ms=4, label="reached, last two")
+        top.plot(
+            rho, reached[0], ".", color=style.SAM, ms=4, label="reached: the last two iterates"
+        )
         top.plot(rho, reached[1], ".", color=style.SAM, ms=4)
         bottom.plot(rho, norm, ".", color=style.SAM, ms=4)
         bottom.axhline(0, color=style.PALE, lw=0.8)
@@ -77,7 +79,7 @@ def sweep(panels: Sequence[tuple[str, Array, Array, Array, Array]]) -> Figure:
         bottom.set(xlabel=r"$\rho$", ylim=(-0.03, 0.5))
     axes[0, 0].set_ylabel("coordinate")
     axes[1, 0].set_ylabel(r"$\|\nabla f(x)\|$")
-    axes[0, 0].legend(loc="lower right", fontsize=8)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return fig
 
 
@@ -92,7 +94,7 @@ def arcs(
     rows = -(-len(panels) // 3)
     fig, grid = plt.subplots(rows, 3, figsize=(style.WIDTH, 2.25 * rows), sharex=True, sharey=True)
     for ax, (title, image, points, attracting) in zip(grid.flat, panels, strict=True):
-        plane(ax, axes, values, 7)
+        plane(ax, axes, values, 6)
         ax.plot(*points[~attracting].T, ".", color=style.PALE, ms=2.5, label="hallucinated")
         ax.plot(*points[attracting].T, ".", color=style.SAM, ms=4, label="attracting")
         ax.plot(*critical.T, "o", color=style.GD, mec="white", mew=0.5, ms=4)
@@ -120,10 +122,11 @@ def line_map(
     for path in paths:
         stairs = np.repeat(path, 2)
         top.plot(stairs[:-1], stairs[1:], color=style.SAM, lw=0.8)
-    for name, place in marks.items():
+    for i, (name, place) in enumerate(marks.items()):
         for sign in (1, -1):
             top.axvline(sign * place, color=style.GD, lw=0.7, ls=":")
-        top.annotate(name, (place, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom")
+        above = (place, 1 + 0.04 * (i % 2))  # in two rows: the last marks are close together
+        top.annotate(name, above, xycoords=("data", "axes fraction"), ha="center", va="bottom")
     top.set(ylim=(x[0], x[-1]), ylabel="next point")
     top.legend(loc="lower left")
     kind = np.where(np.isnan(limits), 0, np.where(limits > 0, 2, 1))
@@ -135,8 +138,13 @@ def line_map(
 
 
 @style.house()
-def outcomes(rho: Array, x: Array, kinds: NDArray[np.int64], names: Sequence[str]) -> Figure:
-    """A map of what becomes of the start x (rows) at the radius ρ (columns): indices into names."""
+def outcomes(
+    rho: Array, x: Array, kinds: NDArray[np.int64], names: Sequence[str], bound: Array
+) -> Figure:
+    """A map of what becomes of the start x (rows) at the radius ρ (columns): indices into names.
+
+    ``bound`` (n,) is drawn above and below zero, NaN where there is none.
+    """
     fig, ax = wide(3.6)
     colors = [style.SAM, style.GD, style.OTHERS[1], "0.85"][: len(names)]
     extent = (rho[0], rho[-1], x[0], x[-1])
@@ -144,6 +152,8 @@ def outcomes(rho: Array, x: Array, kinds: NDArray[np.int64], names: Sequence[str
               vmin=-0.5, vmax=len(names) - 0.5, interpolation="nearest")  # fmt: skip
     for name, color in zip(names, colors, strict=True):
         ax.plot([], [], "s", color=color, ms=9, label=name)
+    ax.plot(rho, bound, "--", color="black", label=r"$\pm x_c(\rho)$")
+    ax.plot(rho, -bound, "--", color="black")
     ax.set(xlabel=r"$\rho$", ylabel="start $x_0$")
     beside(ax)
     return fig

@@ -37,7 +37,7 @@ def beside(ax: Axes) -> None:
 def plane(ax: Axes, axes: Grid, values: Array, levels: int = 16) -> None:
     """Grey contours of f, equally spaced in the rank of its values so that flat parts show."""
     chosen = np.unique(np.quantile(values, np.linspace(0.01, 0.99, levels)))
-    ax.contour(*axes, values, levels=chosen, colors="0.8", linewidths=0.6)
+    ax.contour(*axes, values, levels=chosen, colors="0.8", linewidths=0.6, linestyles="solid")
     ax.set(xlabel="$x$", ylabel="$y$", aspect="equal")
     ax.set(xlim=axes[0][[0, -1]], ylim=axes[1][[0, -1]])
 
