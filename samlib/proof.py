@@ -136,7 +136,10 @@ class Proof:
         near, a = self.near, self.derivative
         residual = self.f.value(self.centre)
         if not (near.norm > 0 and krawczyk(residual, a, inverse(a), self.radius)):
-            raise NotCertified("precision", f"Krawczyk's test fails for radius {self.radius:g}")
+            raise NotCertified(
+                "precision",
+                f"Krawczyk's test fails in the box of radius {self.radius:g}; raise bits",
+            )
         if box > self.radius and not self.separation(box) < 1:
             raise NotCertified("precision", f"uniqueness is not proved for radius {box:g}")
         proved = {"exists", "unique", "gradient is nonzero"}
