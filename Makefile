@@ -64,7 +64,8 @@ html: $(READY) build/execution.key
 
 # Executes the chapters in place and stores their outputs: after editing a chapter, before committing it.
 notebooks: $(READY)
-	$(PY) -m jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=180 $(or $(NB),$(CHAPTERS))
+	$(PY) -m jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=180 \
+	  --ExecutePreprocessor.record_timing=False $(or $(NB),$(CHAPTERS))
 
 lab: $(READY)
 	$(PY) -m jupyterlab book

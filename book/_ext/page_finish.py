@@ -1,4 +1,4 @@
-"""The last touches to every page: descriptions for sharing, roles for screen readers."""
+"""The last touches to every page: words for sharing and for screen readers."""
 
 from __future__ import annotations
 
@@ -25,6 +25,15 @@ def describe(doctree: nodes.document | None) -> str:
                 text = text[:LONGEST].rsplit(" ", 1)[0].rstrip(",;:") + " …"
             return text
     return ""
+
+
+def name_pictures(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    """Give a picture without words those of its caption."""
+    for figure in doctree.findall(nodes.figure):
+        caption = next(iter(figure.findall(nodes.caption)), None)
+        for image in figure.findall(nodes.image):
+            if caption is not None and not image.get("alt"):
+                image["alt"] = " ".join(caption.astext().split())
 
 
 def finish(
@@ -59,5 +68,6 @@ def base_url(app: Sphinx, config: Config) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Sphinx calls this when it loads the extension."""
     app.connect("config-inited", base_url)
+    app.connect("doctree-resolved", name_pictures)
     app.connect("html-page-context", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
