@@ -160,10 +160,11 @@ function mathematics() {
 			if (near(x) && norm(land.grad(x)) < 1e-9 * scale && apart(found, x, 1e-5 * size)) found.push(x);
 		}
 		if (found.length > MANY) found = found.reduce((kept, x) => (apart(kept, x, size / 28) ? [...kept, x] : kept), []);
-		return found.map((x) => {
-			const { plus, zeros, minus } = spectrum(land.hess(x), dim);
-			return { x, kind: !minus.length ? "minimizer" : plus.length ? "saddle" : "maximizer", curve: zeros > 0 };
-		});
+		return found.map((x) => ({ x, kind: kindOf(land, x), curve: spectrum(land.hess(x), dim).zeros > 0 }));
+	}
+	function kindOf(land, x) {
+		const { plus, minus } = spectrum(land.hess(x), land.dim);
+		return !minus.length ? "minimizer" : plus.length ? "saddle" : "maximizer";
 	}
 
 	/** What a hallucinated point is, from the eigenvalues of A = H_*M with M = I + (ρ/‖g‖) P H_h. */
@@ -308,7 +309,7 @@ function mathematics() {
 	}
 
 	return {
-		FAR, GONE, norm, distance, compile, stepper, trajectory, verdict, criticalPoints, hallucinated, basins,
+		FAR, GONE, norm, distance, compile, stepper, trajectory, verdict, criticalPoints, kindOf, hallucinated, basins,
 	};
 }
 
@@ -384,15 +385,14 @@ const sayPoint = (x, dim = x.length) => (dim === 1 ? say(x[0]) : `(${say(x[0])},
  *  SAM goes to and fro within some jump · ‖∇²f(c)‖ of it. */
 function ending(path, { land, critical }, jump) {
 	const x = path.x.at(-1), spot = (p) => sayPoint(p, land.dim), where = spot(x), steps = path.x.length - 1;
-	const kindAt = (p) => critical.find((c) => distance(c.x, p) < 1e-3)?.kind ?? "critical point";
 	const far = path.x.findIndex((p) => !(norm(p) <= math.FAR)), verdict = math.verdict(path), slope = say(path.gradNorm.at(-1));
 	if (far >= 0) return `leaves for infinity: after ${far} steps it is more than a million away`;
 	if (verdict === "diverged") return "climbs: the loss is more than a hundred times what it was at the start";
-	if (verdict === "converged") return `reaches the ${kindAt(x)} ${where}`;
+	if (verdict === "converged") return `reaches the ${math.kindOf(land, x)} ${where}`;
 	if (verdict === "hallucinated") {
 		const plus = path.plus.at(-1);
 		return `hallucinates. It stands still at ${where}, where ‖∇f‖ = ${slope}, because the gradient it ` +
-			`follows is taken at x⁺ = ${spot(plus)}, a ${kindAt(plus)} of f, and is zero there`;
+			`follows is taken at x⁺ = ${spot(plus)}, a ${math.kindOf(land, plus)} of f, and is zero there`;
 	}
 	const ratio = path.gradRatio.at(-1), unsettled = `has not settled after ${steps} steps: ‖∇f‖ = ${slope}, GradRatio = ${say(ratio)}`;
 	if (ratio < 0.1 && ratio < path.gradRatio[steps >> 1] / 2) return `${unsettled} and falling: it is closing in on a hallucinated point`;
@@ -406,10 +406,9 @@ function ending(path, { land, critical }, jump) {
 
 /** What happened, in one to three sentences. */
 function describe(state, scene) {
-	const { rho, eta, rule } = state, { land, critical, path, twin, points } = scene, start = sayPoint(path.x[0], land.dim);
+	const { rho, eta, rule } = state, { land, path, twin, points } = scene, start = sayPoint(path.x[0], land.dim);
 	if (path.gradNorm[0] === 0) {
-		const kind = critical.find((c) => distance(c.x, path.x[0]) < 1e-9)?.kind;
-		return `The start ${start} is a critical point of f${kind ? `, a ${kind}` : ""}: ∇f = 0, so x⁺ = x and no rule moves.`;
+		return `The start ${start} is a critical point of f, a ${math.kindOf(land, path.x[0])}: ∇f = 0, so x⁺ = x and no rule moves.`;
 	}
 	if (eta === 0) return `η = 0: every step has length zero, so nothing leaves ${start}.`;
 	const name = RULES[rule].replace(/^[a-z]/, (c) => c.toUpperCase());
@@ -490,6 +489,7 @@ function readColours(element) {
 	return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--samlab-${name}`).trim()]));
 }
 const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
+const clamp = (v, low, high) => Math.max(low, Math.min(high, v));
 const mix = (a, b, t) => a.map((v, i) => v + (b[i] - v) * t);
 
 function toCanvas(image) {
@@ -498,8 +498,8 @@ function toCanvas(image) {
 	return canvas;
 }
 
-/** Pictures of the shaded bands and of the lines between them, for a field on nx × ny pixels. The levels are evenly spaced
- *  on a logarithmic scale above the lowest value, so that valleys show. */
+/** Pictures of the shaded bands and of the lines between them, for a field on nx × ny pixels. The levels are even on a
+ *  logarithmic scale above the lowest value, so that valleys show. */
 function contours(field, nx, ny, colours) {
 	const levels = 15, sample = field.filter((v, i) => i % 53 === 0 && Number.isFinite(v)).sort();
 	const low = sample[0], unit = (sample[sample.length >> 2] - low) / 4 || 1;
@@ -539,17 +539,16 @@ function basinPicture({ labels, kinds, width, height }, colours) {
 	return toCanvas(image);
 }
 
-/** A rectangle of the canvas that shows a window of the plane. */
+/** A rectangle of the canvas with a window of the plane. */
 class Panel {
 	constructor(left, top, width, height, [x0, x1, y0, y1]) {
 		Object.assign(this, { left, top, width, height, x0, x1, y0, y1 });
 	}
 	/** The pixels of a point, held within a finite distance. */
 	at(x, y) {
-		const hold = (v) => Math.max(-1e5, Math.min(1e5, v));
 		return [
-			hold(this.left + ((x - this.x0) / (this.x1 - this.x0)) * this.width),
-			hold(this.top + ((this.y1 - y) / (this.y1 - this.y0)) * this.height),
+			clamp(this.left + ((x - this.x0) / (this.x1 - this.x0)) * this.width, -1e5, 1e5),
+			clamp(this.top + ((this.y1 - y) / (this.y1 - this.y0)) * this.height, -1e5, 1e5),
 		];
 	}
 	/** The point at given pixels. */
@@ -595,7 +594,7 @@ function ticks(low, high, count) {
 	return list;
 }
 
-/** Drawing on one 2-D context with the colours of the theme. */
+/** Draws on a 2-D context with the colours of the theme. */
 class Pen {
 	constructor(context, colours) {
 		Object.assign(this, { c: context, colours });
@@ -788,7 +787,7 @@ function drawTraces(pen, { ratio, loss }, state, { path, twin }, at) {
 	};
 	const finite = [...path.loss, ...(showsTwin(state) ? twin.loss : [])].filter((v) => Math.abs(v) < 1e9);
 	const low = Math.min(...finite), high = Math.min(Math.max(...finite), 4 * path.loss[0] - 3 * low + 1e-9);
-	Object.assign(ratio, { x1: steps });
+	ratio.x1 = steps;
 	Object.assign(loss, { x1: steps, y0: low - 0.08 * (high - low || 1), y1: high + 0.08 * (high - low || 1) });
 	pen.within(ratio, () => {
 		pen.stroke([ratio.at(0, 0), ratio.at(steps, 0)], colours.muted, 1, [2, 3]);
@@ -886,6 +885,7 @@ function render({ model, el }) {
 			for (const key of KEYS) state[key] = model.get(key);
 			const source = sources[state.landscape];
 			if (state.start.length !== source?.dim) return; // Python is between two changes
+			restyle();
 			size(source);
 			compute(source);
 			draw();
@@ -952,6 +952,13 @@ function render({ model, el }) {
 
 	// ---- drawing ----
 
+	/** JupyterLab may load the style sheet, and any page change its theme, at any time. */
+	function restyle() {
+		const fresh = readColours(root);
+		if (JSON.stringify(fresh) === JSON.stringify(colours)) return;
+		colours = fresh;
+		if (basins) picture = basinPicture(basins, colours);
+	}
 	function size(source) {
 		const width = Math.max(280, Math.floor(canvas.parentNode.clientWidth)), ratio = Math.min(3, window.devicePixelRatio || 1);
 		if (layout?.width === width && layout.ratio === ratio && layout.source === source) return;
@@ -986,8 +993,8 @@ function render({ model, el }) {
 		else drawPlane(pen, panels, state, scene, at, background, picture);
 		drawTraces(pen, panels, state, scene, at);
 		const { plane } = panels, [x, y] = plane.at(start[0], flat ? scene.land.f(start) : start[1]);
-		handle.style.left = `${Math.max(plane.left, Math.min(plane.left + plane.width, x))}px`;
-		handle.style.top = `${Math.max(plane.top, Math.min(plane.top + plane.height, y))}px`;
+		handle.style.left = `${clamp(x, plane.left, plane.left + plane.width)}px`;
+		handle.style.top = `${clamp(y, plane.top, plane.top + plane.height)}px`;
 	}
 	const step = () => Math.min(state.at ?? state.steps, state.steps);
 
@@ -1063,8 +1070,8 @@ function render({ model, el }) {
 	function moveStart({ clientX, clientY }, [dx, dy] = [0, 0]) {
 		const bounds = canvas.getBoundingClientRect(), { plane } = layout.panels;
 		const [x, y] = plane.from(clientX - bounds.left - dx, clientY - bounds.top - dy);
-		const hold = (v, low, high) => Number(Math.max(low, Math.min(high, v)).toPrecision(6));
-		change({ start: [hold(x, plane.x0, plane.x1), hold(y, plane.y0, plane.y1)].slice(0, scene.land.dim) });
+		const held = [clamp(x, plane.x0, plane.x1), clamp(y, plane.y0, plane.y1)].map((v) => Number(v.toPrecision(6)));
+		change({ start: held.slice(0, scene.land.dim) });
 	}
 	function drag(element, event, offset) {
 		const end = new AbortController(), { signal } = end;
@@ -1140,11 +1147,6 @@ function render({ model, el }) {
 
 	for (const key of KEYS) state[key] = model.get(key);
 	const initial = { ...state };
-	const restyle = () => {
-		colours = readColours(root);
-		if (basins) picture = basinPicture(basins, colours);
-		refresh();
-	};
 	buildControls();
 	listen($("[name=landscape]"), "change", ({ target }) => change({ landscape: target.value, ...sources[target.value].preset, at: null }));
 	listen($("[name=rule]"), "change", ({ target }) => change({ rule: target.value }));
@@ -1160,12 +1162,12 @@ function render({ model, el }) {
 	listen($("[name^=Copy]"), "click", copyLink);
 	listen(window, "hashchange", followLink);
 	for (const key of KEYS) model.on(`change:${key}`, refresh);
-	const resized = new ResizeObserver(refresh), themed = new MutationObserver(restyle);
+	const resized = new ResizeObserver(refresh), themed = new MutationObserver(refresh);
 	resized.observe(canvas.parentNode);
 	const attributeFilter = ["data-theme", "data-jp-theme-light"];
 	for (const element of [document.documentElement, document.body]) themed.observe(element, { attributeFilter });
-	restyle();
 	followLink();
+	refresh();
 
 	return () => {
 		pause();
