@@ -10,7 +10,6 @@ order their images come and what exactly ``sha256`` covers stands in ``samlib.da
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samlib.data_files import Corrupt, Missing, known, read
-from samlib.errors import BadInput
+from samlib.data_files import NAMES, Bytes, Corrupt, Labels, Missing, PathLike, read
+from samlib.errors import BadInput, check_number
 
 Floats = NDArray[np.float64]
-Bytes = NDArray[np.uint8]
-Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,27 +42,20 @@ class Dataset:
 
     def describe(self) -> dict[str, Any]:
         """Return what a record keeps of the data, ready for JSON."""
-        return {
-            "name": self.name,
-            "n": len(self.x_train),
-            "n_test": len(self.x_test),
-            "num_features": int(np.prod(self.x_train.shape[1:])),
-            "num_classes": self.num_classes,
-            "features": self.features,
-            "sha256": self.sha256,
-            "label_noise": self.label_noise,
-            "seed": self.seed,
-        }
+        kept = ("name", "num_classes", "features", "sha256", "label_noise", "seed")
+        sizes = {"n": len(self.x_train), "n_test": len(self.x_test)}
+        sizes["num_features"] = int(np.prod(self.x_train.shape[1:]))
+        return {field: getattr(self, field) for field in kept} | sizes
 
 
 def names() -> list[str]:
     """Return the names ``load`` knows; it also takes the path of an image folder or its .zip."""
-    return known()
+    return list(NAMES)
 
 
 def load(
-    name: str | os.PathLike[str],
-    root: str | os.PathLike[str] | None = None,
+    name: PathLike,
+    root: PathLike | None = None,
     n: int | None = None,
     seed: int = 0,
     *,
@@ -81,12 +71,12 @@ def load(
         first n in file order, any other seed a random n, kept in file order. The test set is the
         whole held-out part (of the digits the last 360).
     features : ``pixels``: flattened x/16 − 1/4 for digits (exact), else x/255 − 1/4. ``standard``:
-        mean 0, variance 1 over the training images taken, what is constant becomes 0; each pixel by
-        itself for digits, each colour channel as a whole otherwise, because pixels at the edge of
-        larger images are lit so rarely that dividing by their deviation would blow them up.
-        ``image``: by channel, (N, C, H, W). ``pca:K``: the first K principal components of the
-        training images taken, each scaled to variance 1, its largest loading positive, rounded to
-        3 decimals; the test set is projected likewise.
+        each colour channel as a whole has mean 0, variance 1 over the training images taken, and a
+        constant one becomes 0; not each pixel by itself, because dividing rarely lit ones by their
+        tiny deviation gives values of 20 and more, which changes what training does. ``image``: the
+        same, as (N, C, H, W). ``pca:K``: the first K principal components of the training images
+        taken, each scaled to variance 1, its largest loading positive, rounded to 3 decimals; the
+        test set is projected likewise.
     label_noise : this fraction (to a whole number) of training labels, drawn with ``seed``, becomes
         another class drawn uniformly; test labels stay.
 
@@ -95,75 +85,54 @@ def load(
     BadInput
         If an argument is unusable; its kinds ``Missing`` and ``Corrupt`` if a file is.
     """
-    _check(features, label_noise, seed)
+    label_noise = check_number("label_noise", label_noise, 0, 1, remedy="0 adds no noise")
+    if not re.fullmatch(r"standard|pixels|image|pca:[1-9]\d*", str(features)):
+        want = "standard, pixels, image or pca:K with a whole number K ≥ 1"
+        raise BadInput(f"features = {features!r} is not known; use {want}")
+    if not _whole(seed, 0, np.inf):
+        raise BadInput(f"seed = {seed!r} is not a whole number ≥ 0; 0 takes the first n images")
     title, raw = read(name, root, download)
     keep = _keep(classes, len(raw.class_names))
-    relabel = np.full(len(raw.class_names), -1)
-    relabel[keep] = np.arange(len(keep))
+    relabel = np.array([keep.index(k) if k in keep else -1 for k in range(len(raw.class_names))])
     y_train, y_test = relabel[raw.y_train], relabel[raw.y_test]
-    rows, test = _take(np.flatnonzero(y_train >= 0), n, seed, title), np.flatnonzero(y_test >= 0)
+    rows, test = _take(np.flatnonzero(y_train >= 0), n, seed), np.flatnonzero(y_test >= 0)
     x_train, x_test = _features(raw.x_train[rows], raw.x_test[test], features, raw.top)
-    return Dataset(
-        name=title,
-        x_train=x_train,
-        y_train=_noisy(y_train[rows], label_noise, len(keep), seed),
-        x_test=x_test,
-        y_test=y_test[test],
-        num_classes=len(keep),
-        class_names=tuple(raw.class_names[k] for k in keep),
-        sha256=raw.sha256,
-        features=features,
-        label_noise=float(label_noise),
-        seed=int(seed),
-    )
+    y_train, y_test = _noisy(y_train[rows], label_noise, len(keep), seed), y_test[test]
+    kept_names = tuple(raw.class_names[k] for k in keep)
+    about = (len(keep), kept_names, raw.sha256, features, label_noise, int(seed))
+    return Dataset(title, x_train, y_train, x_test, y_test, *about)
 
 
-def verify(
-    name: str | os.PathLike[str], root: str | os.PathLike[str] | None = None
-) -> dict[str, Any]:
+def verify(name: PathLike, root: PathLike | None = None) -> dict[str, Any]:
     """Return name, status (present, absent or corrupt), sha256 or None, and the reason or ""."""
     try:
         title, raw = read(name, root)
     except (Missing, Corrupt) as error:
         status = "absent" if isinstance(error, Missing) else "corrupt"
-        return {"name": os.fspath(name), "status": status, "sha256": None, "reason": str(error)}
+        return {"name": str(name), "status": status, "sha256": None, "reason": str(error)}
     return {"name": title, "status": "present", "sha256": raw.sha256, "reason": ""}
 
 
-def _check(features: str, label_noise: float, seed: int) -> None:
-    if not re.fullmatch(r"standard|pixels|image|pca:[1-9]\d*", str(features)):
-        want = "standard, pixels, image or pca:K with a whole number K ≥ 1, such as pca:8"
-        raise BadInput(f"features = {features!r} is not known; use {want}")
-    real = isinstance(label_noise, int | float | np.number) and not isinstance(label_noise, bool)
-    if not (real and 0 <= label_noise < 1):
-        raise BadInput(f"label_noise = {label_noise!r} is not a number in [0, 1); 0 adds no noise")
-    if not (_whole(seed) and seed >= 0):
-        hint = "0 takes the first images in file order, any other a random subset"
-        raise BadInput(f"seed = {seed!r} is not a whole number ≥ 0; {hint}")
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+def _whole(value: Any, low: int, high: float) -> bool:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return whole and bool(low <= value <= high)
 
 
 def _keep(classes: Sequence[int] | None, count: int) -> list[int]:
     """Return the classes to keep, checked, in the order asked for."""
-    if classes is None:
-        return list(range(count))
-    keep = list(classes) if np.iterable(classes) else []
-    known_ones = all(_whole(k) and 0 <= k < count for k in keep)
-    if not known_ones or len(set(keep)) < len(keep) or len(keep) < 2:
+    keep = range(count) if classes is None else classes
+    known = np.iterable(keep) and all(_whole(k, 0, count - 1) for k in keep)
+    if not known or not 2 <= len(keep) == len(set(keep)):
         want = f"two or more different whole numbers from 0 to {count - 1}, such as (0, 1)"
         raise BadInput(f"classes = {classes!r} cannot be used; give {want}")
     return [int(k) for k in keep]
 
 
-def _take(pool: NDArray[np.intp], n: int | None, seed: int, title: str) -> NDArray[np.intp]:
+def _take(pool: NDArray[np.intp], n: int | None, seed: int) -> NDArray[np.intp]:
     """Return n of the rows in pool, in file order: the first, or with seed ≠ 0 random ones."""
     size = len(pool) if n is None else n
-    if not (_whole(size) and 1 <= size <= len(pool)):
-        have = f"{title} has {len(pool)} training images of the classes asked for"
-        raise BadInput(f"n = {n!r} is not a whole number from 1 to {len(pool)}: {have}; change n")
+    if not _whole(size, 1, len(pool)):
+        raise BadInput(f"n = {n!r} is not a whole number from 1 to {len(pool)}, the training set")
     if seed == 0:
         return pool[:size]
     return np.sort(np.random.default_rng(seed).choice(pool, size, replace=False))
@@ -176,35 +145,25 @@ def _features(x: Bytes, t: Bytes, features: str, top: int) -> tuple[Floats, Floa
         return flat_x / top - 0.25, flat_t / top - 0.25
     if features.startswith("pca:"):
         return _pca(flat_x, flat_t, int(features[4:]))
-    u, v = x.astype(np.float64), t.astype(np.float64)
-    over = (0,) if top == 16 and features == "standard" else (0, 2, 3)
-    mean = u.mean(axis=over, keepdims=True)
-    u -= mean
-    v -= mean
-    squares = np.einsum("nchw,nchw->chw", u, u)[None] / len(u)  # no copy of u, which can be 1 GB
-    std = np.sqrt(squares.mean(axis=over, keepdims=True))
-    for a in (u, v):
-        a *= std > 0
-        a /= np.where(std > 0, std, 1)
-    if features == "image":
-        return u, v
-    return u.reshape(flat_x.shape), v.reshape(flat_t.shape)
+    mean, std = (f(x, axis=(0, 2, 3), keepdims=True) for f in (np.mean, np.std))
+    scale = np.where(std > 0, std, np.inf)
+    u, v = (x - mean) / scale, (t - mean) / scale
+    return (u, v) if features == "image" else (u.reshape(flat_x.shape), v.reshape(flat_t.shape))
 
 
 def _pca(x: Bytes, t: Bytes, k: int) -> tuple[Floats, Floats]:
-    rows, width = x.shape
+    """Project flat images x and t onto k principal components of x, scaled to variance 1 there."""
     mean = x.mean(axis=0)
     centred = x - mean
     # R of a QR has the same singular values and right vectors, and is small when rows are many.
-    core = np.linalg.qr(centred, mode="r") if rows > width else centred
-    _, scale, loadings = np.linalg.svd(core, full_matrices=False)
+    _, scale, loadings = np.linalg.svd(np.linalg.qr(centred, mode="r"), full_matrices=False)
     rank = int(np.sum(scale > 1e-9 * max(scale[0], 1)))
     if k > rank:
-        why = f"{rows} training images of {width} pixels vary in {rank} directions only"
+        why = f"{len(x)} training images of {x.shape[1]} pixels vary in {rank} directions only"
         raise BadInput(f"features = 'pca:{k}' is out of range: {why}; use K ≤ {rank} or a larger n")
-    largest = np.abs(loadings[:k]).argmax(axis=1)
-    sign = np.sign(loadings[np.arange(k), largest])
-    project = (loadings[:k] * (sign * np.sqrt(rows) / scale[:k])[:, None]).T
+    axes = loadings[:k]
+    sign = np.sign(axes[np.arange(k), np.abs(axes).argmax(axis=1)])
+    project = axes.T * (sign * np.sqrt(len(x)) / scale[:k])
     # + 0.0 turns −0 into 0
     return np.round(centred @ project, 3) + 0.0, np.round((t - mean) @ project, 3) + 0.0
 
