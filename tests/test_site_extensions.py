@@ -19,6 +19,7 @@ EXT = Path(__file__).resolve().parents[1] / "book" / "_ext"
 sys.path.insert(0, str(EXT))
 
 import local_assets  # noqa: E402
+import page_finish  # noqa: E402
 import public_api  # noqa: E402
 import stale  # noqa: E402
 import static_widgets  # noqa: E402
@@ -142,3 +143,8 @@ def test_a_change_drops_what_it_outdates(tmp_path: Path) -> None:
     built()
     module.write_text("rho = 2")
     assert stale.refresh(tmp_path) == [".jupyter_cache", ".doctrees"]
+
+
+def test_formulas_become_plain_words() -> None:
+    tex = r"x^+ = x + \rho\,\nabla f(x), \eta_{\max} and H_*"
+    assert page_finish.plain(tex) == "x⁺ = x + ρ∇f(x), η_max and H*"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from html import escape
 from typing import Any
 
@@ -11,7 +12,21 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
+HOME = "Where sharpness-aware minimization stops, and why"  # the home page is named like the book
 LONGEST = 200  # characters of a description that search engines and chat programs show
+
+
+def plain(tex: str) -> str:
+    """TeX in a sentence as people write it in mail: Greek as letters, braces and commands gone."""
+
+    def letter(match: re.Match[str]) -> str:
+        try:
+            return unicodedata.lookup(f"GREEK SMALL LETTER {match[1].upper()}")
+        except KeyError:
+            return {"nabla": "∇", "times": "×", "to": "→", "neq": "≠"}.get(match[1], match[1])
+
+    text = re.sub(r"\\([A-Za-z]+) ?", letter, tex).replace("^+", "⁺").replace("_*", "*")
+    return re.sub(r"\\.|[{}]", "", text)
 
 
 def describe(doctree: nodes.document | None) -> str:
@@ -20,7 +35,7 @@ def describe(doctree: nodes.document | None) -> str:
         return ""
     for paragraph in doctree.findall(nodes.paragraph):
         if isinstance(paragraph.parent, nodes.section) and not paragraph.traverse(nodes.image):
-            text = " ".join(paragraph.astext().split())
+            text = " ".join(plain(paragraph.astext()).split())
             if len(text) > LONGEST:
                 text = text[:LONGEST].rsplit(" ", 1)[0].rstrip(",;:") + " …"
             return text
@@ -40,6 +55,8 @@ def finish(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
     """Add title and description for sharing, and mend the roles of the bibliography."""
+    if page == app.config.root_doc:
+        context["title"] = HOME
     title = re.sub(r"<[^>]+>", "", context.get("title") or "") or app.config.html_title
     site = app.config.html_title
     written = (context.get("meta") or {}).get("description")
