@@ -115,6 +115,11 @@ class Lab:
     def control(self, name: str, kind: str = "range") -> Any:
         return self.root.locator(f"input[type={kind}][name={name}]")
 
+    def value(self, name: str) -> str:
+        """What the number field shows."""
+        self.settle()
+        return str(self.control(name, "number").input_value())
+
     def number(self, name: str, value: str) -> None:
         self.control(name, "number").fill(value)
         self.control(name, "number").press("Enter")
@@ -167,15 +172,15 @@ def test_keyboard(page: Any, site: str) -> None:
     rho = view.control("rho")
     rho.focus()
     rho.press("ArrowRight")
-    assert float(view.control("rho", "number").input_value()) > 1.2
+    assert float(view.value("rho")) > 1.2
     assert view.picture != before
-    assert rho.get_attribute("aria-valuetext") == view.control("rho", "number").input_value()
+    assert rho.get_attribute("aria-valuetext") == view.value("rho")
     eta = view.control("eta")
     eta.focus()
     eta.press("Home")
     assert "η = 0: every step has length zero" in view.words
     eta.press("End")
-    assert view.control("eta", "number").input_value() == "1"
+    assert view.value("eta") == "1"
     step = view.root.locator("button[name=Step]")
     step.focus()
     step.press("Enter")
@@ -251,11 +256,11 @@ def test_two_labs_do_not_disturb_each_other(page: Any, site: str) -> None:
     first.root = page.locator(".samlab").nth(0)
     before = second.picture
     first.number("rho", "0.7")
-    assert second.control("rho", "number").input_value() == "1.2"
+    assert second.value("rho") == "1.2"
     assert second.picture == before
     page.goto(f"{site}/two.html#lab-2:rho=0.4")
-    assert first.control("rho", "number").input_value() == "0.7"
-    assert second.control("rho", "number").input_value() == "0.4"
+    assert first.value("rho") == "0.7"
+    assert second.value("rho") == "0.4"
     ids = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
     assert len(ids) == len(set(ids))
     assert first.faults == second.faults == []
@@ -275,7 +280,7 @@ def test_link_restores_the_exact_state(page: Any, site: str) -> None:
     assert "#lab-1:" in address
     page.goto("about:blank")
     again = Lab(page, address)
-    assert again.control("rho", "number").input_value() == "1.2345678901234567"
+    assert again.value("rho") == "1.2345678901234567"
     assert again.at == 0
     assert again.picture == before
     assert again.faults == []
@@ -315,7 +320,8 @@ STORIES = [
 def test_the_lab_says_what_happened(page: Any, site: str, change: str, words: str) -> None:
     view = Lab(page, f"{site}/two.html" + (f"#lab-1:{change}" if change else ""))
     assert words in view.words
-    page.wait_for_timeout(700)  # the live region waits until the reader's hand rests
+    # the live region waits until the reader's hand rests
+    page.wait_for_function("document.querySelector('[role=status]').textContent")
     assert view.root.locator("[role=status]").text_content() == view.words
     assert view.faults == []
 
@@ -324,7 +330,7 @@ def test_unusable_number(page: Any, site: str) -> None:
     view = Lab(page, f"{site}/two.html")
     view.number("rho", "-3")
     assert "rho = -3 cannot be used: it must be a number from 0" in view.words
-    assert view.control("rho", "number").input_value() == "1.2"
+    assert view.value("rho") == "1.2"
 
 
 @pytest.mark.parametrize("name", sorted(lab.PRESETS))
@@ -334,8 +340,8 @@ def test_every_landscape_opens(page: Any, site: str, name: str) -> None:
     view.settle()
     rho, eta, start = lab.PRESETS[name]
     assert view.start == start
-    assert float(view.control("rho", "number").input_value()) == rho
-    assert float(view.control("eta", "number").input_value()) == eta
+    assert float(view.value("rho")) == rho
+    assert float(view.value("eta")) == eta
     for layer in ["basins", "fsam"]:
         view.root.locator(f"input[name={layer}]").check()
     page.wait_for_function("document.querySelector('.samlab canvas').dataset.basinsMs")
@@ -371,8 +377,8 @@ def test_accessible(chrome: Any, site: str, name: str, width: int) -> None:
         page.evaluate(
             "Object.assign(document.body.style, { background: '#14181c', color: '#eee' })"
         )
-    page.wait_for_timeout(700)
-    assert view.root.locator("canvas").get_attribute("aria-label")
+    page.wait_for_function("document.querySelector('[role=status]').textContent")
+    assert "path of SAM. SAM " in view.root.locator("canvas").get_attribute("aria-label")
     found = axe.Axe().run(page).response["violations"]
     assert [f"{v['id']}: {v['nodes'][0]['html'][:150]}" for v in found] == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width

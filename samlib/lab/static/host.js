@@ -23,7 +23,6 @@
 		lab.dataset.lab = "loading";
 		try {
 			const model = makeModel(JSON.parse(lab.querySelector("script.samlab-state").textContent));
-			await globalThis.samlab.initialize?.({ model });
 			await globalThis.samlab.render({ model, el: lab });
 			lab.dataset.lab = "live"; // samlab.css now keeps the picture for print alone
 		} catch (error) {

@@ -820,7 +820,7 @@ const TEMPLATE = `
 	<label>Landscape <select name="landscape"></select></label>
 	<label>Rule <select name="rule"></select></label>
 </div>
-<div class="samlab-stage"><canvas role="img"></canvas><button type="button" class="samlab-handle"></button></div>
+<div class="samlab-stage"><canvas role="img" aria-label="Landscape"></canvas><button type="button" class="samlab-handle"></button></div>
 <div class="samlab-row">
 	<span>${["Play", "Step", "Reset", "Copy link"].map((text) => `<button type="button" name="${text}">${text}</button>`).join(" ")}</span>
 	<label class="samlab-grow"><span>step <output></output> of</span>
