@@ -80,13 +80,13 @@ def curves(runs: Mapping[str, Curves], baseline: float) -> Figure:
     fig, axes = plt.subplots(2, len(runs), figsize=size, sharex="col", sharey="row", squeeze=False)
     for column, (title, c) in enumerate(runs.items()):
         top, bottom = axes[0][column], axes[1][column]
+        late = c["step"] > 0  # the axis is logarithmic
         for ax, plain, shifted, names in (
             (top, "loss", "shifted_loss", ("$f(x)$", "$f(x^+)$")),
             (bottom, "grad_norm", "shifted_grad_norm", ("$\\|∇f(x)\\|$", "$\\|∇f(x^+)\\|$")),
         ):
-            steps = np.maximum(c["step"], 1)
-            ax.plot(steps, c[plain], color=style.GD, label=names[0])
-            ax.plot(steps, c[shifted], color=style.SAM, label=names[1])
+            ax.plot(c["step"][late], c[plain][late], color=style.GD, label=names[0])
+            ax.plot(c["step"][late], c[shifted][late], color=style.SAM, label=names[1])
             ax.set_xscale("log")
         top.axhline(baseline, color=style.PALE, lw=1, ls="--", label="constant guess")
         bottom.set_yscale("log")
@@ -94,8 +94,8 @@ def curves(runs: Mapping[str, Curves], baseline: float) -> Figure:
         bottom.set_xlabel("step")
     axes[0][0].set_ylabel("loss")
     axes[1][0].set_ylabel("gradient norm")
-    axes[0][-1].legend()
-    axes[1][-1].legend()
+    axes[0][0].legend(loc="upper right")
+    axes[1][0].legend(loc="lower left")
     return fig
 
 
