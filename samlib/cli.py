@@ -58,7 +58,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     add("--loss", default="ce", help="ce | mse | logistic")
     add("--weight-decay", type=float, default=0.0, help="λ of (λ/2)‖θ‖², on all parameters")
     add("--rule", default="sam", help="the update rule, for example sam, gd or exact")
-    add("--rho", type=float, default=8.0, help="SAM's radius ρ")
+    add("--rho", type=float, default=2.0, help="SAM's radius ρ")
     add("--lr", type=float, default=0.03, help="learning rate η")
     add("--steps", type=int, default=4000)
     add("--warm-start", type=float, default=0.0, help="fraction of plain gradient steps first")
