@@ -49,6 +49,11 @@ class Visit:
         self.page.on("console", self._console)
         self.page.goto(address, wait_until="load", timeout=60_000)
         self.page.wait_for_function(READY, timeout=60_000)
+        for lab in self.page.locator("div.samlab").all():  # they start when they come near
+            lab.scroll_into_view_if_needed()
+            self.page.wait_for_function(
+                "lab => lab.dataset.lab === 'live'", arg=lab.element_handle(), timeout=60_000
+            )
 
     def _response(self, response: Any) -> None:
         self.responses.append(response)
@@ -131,7 +136,7 @@ def test_search_finds(chrome: Any, site: str) -> None:
 
 def test_works_from_a_folder(chrome: Any) -> None:
     """The same files without any server, as they lie in the zip of ``make site``."""
-    visit = Visit(chrome, (SITE / "index.html").as_uri(), 1280, "light")
+    visit = Visit(chrome, (SITE / "notation.html").as_uri(), 1280, "light")
     assert [u for u in visit.requests if not u.startswith(("file:", "data:", "blob:"))] == []
     assert visit.faults == []
     assert visit.page.locator("mjx-container").count() > 0
