@@ -170,10 +170,9 @@ def _decode(path: Path, readers: Readers, sha256: str) -> Raw:
     from PIL import Image
 
     groups = [(k, list(names)) for k, names in groupby(readers, lambda f: f.split("/")[-3:-1])]
-    classes = sorted({label for (_, label), _ in groups})
-    if len(classes) < 2 or len(groups) != 2 * len(classes):
+    found, classes = sorted(key for key, _ in groups), sorted({label for (_, label), _ in groups})
+    if len(classes) < 2 or found != [[half, c] for half in ("test", "train") for c in classes]:
         want = "train/<class>/ and test/<class>/ with images, two or more classes, the same in both"
-        found = ["/".join(key) for key, _ in groups]
         raise Corrupt(f"{path} is no image folder: expected {want}; found {found}")
     # Test comes before train; then the first of each class, the second of each, and so on.
     rows = sorted((split, i, c, f) for (split, c), names in groups for i, f in enumerate(names))

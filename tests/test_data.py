@@ -511,6 +511,12 @@ def test_folder_without_its_parts(folder, gone):
     refused(Corrupt, says, name=zip_of(folder))
 
 
+def test_a_zip_of_two_sets_is_refused(folder):
+    shutil.copytree(folder / "train", folder / "old" / "train")
+    shutil.rmtree(folder / "test")
+    refused(Corrupt, "is no image folder", name=zip_of(folder))
+
+
 # ---- verify --------------------------------------------------------------------------------------
 
 
