@@ -158,8 +158,18 @@ def test_maximizer_set_needs_the_largest_distance() -> None:
     assert sp.rem(sp.Poly(g[0], Y), sp.Poly(X**2 + Y**2 - 1, Y)).is_zero  # ∇f = 0 on the ring
     slope = sp.factor(g[0].subs({X: 3 - rho, Y: 0}))  # > 0: toward (3, 0)
     ends = sorted(sp.real_roots(sp.Poly(slope, rho)))
-    assert [e for e in ends if e > 2] == [2 + 2 * sp.sqrt(3) / 3, 4]
-    signs = {R(5, 2): 1, R(3): 1, R(7, 2): -1, R(39, 10): -1, R(401, 100): 1, R(50): 1}
+    gaps = [0, 2 - 2 * sp.sqrt(3) / 3, 2, 2 + 2 * sp.sqrt(3) / 3, 4]
+    assert sorted(set(ends)) == gaps
+    signs = {
+        R(1, 2): 1,
+        R(3, 2): -1,
+        R(5, 2): 1,
+        R(3): 1,
+        R(7, 2): -1,
+        R(39, 10): -1,
+        R(401, 100): 1,
+        R(50): 1,
+    }
     assert {v: sp.sign(slope.subs(rho, v)) for v in signs} == signs
     # the point (3 + ρ, 0) belongs to the maximizer x_* itself: it is there for every ρ
     assert all(g[0].subs({X: 3 + v, Y: 0}) < 0 for v in (R(1, 10), 1, 4))
