@@ -186,7 +186,7 @@ def _data(args: argparse.Namespace) -> int:
         data.load(args.name, root=args.data_root, download=True)
     rows = [(name, data.verify(name, root=args.data_root)) for name in names]
     for name, row in rows:
-        print(f"{name:<14} {row['status']:<8} {row.get('sha256') or row.get('message', '')}")
+        print(f"{name:<14} {row['status']:<8} {row.get('sha256') or row.get('reason', '')}")
     return 1 if args.verify and any(row["status"] == "corrupt" for _, row in rows) else 0
 
 

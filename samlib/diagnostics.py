@@ -116,8 +116,8 @@ def explain(name: str, metrics: dict[str, Any]) -> str:
         "converged": "SAM trained: its loss {loss} is close to what gradient descent reaches.",
         "hallucinated": "SAM hallucinates a minimizer: the gradient it follows has all but "
         "vanished (GradRatio {grad_ratio}), yet the true gradient has not (norm {grad_norm}) and "
-        "the loss stays at {loss}. Try a smaller rho, a ramp of rho from 0, or plain gradient "
-        "steps first (--warm-start 0.2).",
+        "the loss stays at {loss}. Try a smaller rho, or plain gradient steps first "
+        "(--warm-start 0.2).",
         "stalled": "SAM is stuck without hallucinating: the loss stays at {loss} and GradRatio is "
         "{grad_ratio}. Try a smaller rho or a smaller learning rate.",
         "diverged": "The loss left the finite range: lower the learning rate or rho.",
