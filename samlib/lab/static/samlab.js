@@ -1,13 +1,13 @@
 /* The live laboratory of samlib: an anywidget module, which host.js runs without a kernel on the built site.
  *
- * 1. Mathematics: rules, paths, verdicts, hallucinated points, basins; held to Python by tests/test_lab_js.py
+ * 1. Mathematics, held to Python by tests/test_lab_js.py
  * 2. State and links   3. Words   4. Workers   5. Drawing   6. The widget
  *
  * f, ∇f and ∇²f are not in this file: they come with the trait `sources`, printed from SymPy expressions.
  */
 
 // ==== 1. Mathematics ====
-// Points are pairs [x, y]; on the line y stays 0. Self-contained, since workers are made from the function's source text.
+// Points are pairs [x, y]; on the line y stays 0. Self-contained: workers are made from the function's source text.
 
 function mathematics() {
 	"use strict";
@@ -275,7 +275,7 @@ function mathematics() {
 		return Math.max(...power.flat().map(Math.abs)) < 1e-3 && least > 0 ? p.map((v) => v / least) : [1, 0, 1];
 	}
 
-	/** Points of the ellipse of size r around x, its boundary included. */
+	/** Points of the ellipse of size r around x and of its rim. */
 	function samples(x, [p, q, s], r, dim) {
 		return Array.from({ length: dim === 1 ? 2 : 32 }, (_, i) => {
 			const angle = dim === 1 ? i * Math.PI : ((i + 0.21) * Math.PI) / 16, c = Math.cos(angle), d = Math.sin(angle);
@@ -355,7 +355,7 @@ function readLink(hash, id, sources, now) {
 	return { state: full, wrong };
 }
 
-/** The hash that restores this state exactly: JavaScript prints numbers so that they read back unchanged. */
+/** The hash that restores this state: JavaScript prints numbers so that they read back unchanged. */
 function writeLink(id, state) {
 	const keys = state.at === null ? KEYS : [...KEYS, "at"];
 	return `#${id}:${keys.map((key) => `${key}=${state[key]}`).join("&")}`;
@@ -564,7 +564,7 @@ class Panel {
 	}
 }
 
-/** Where everything goes on a canvas of a given width: panels, and the height it needs. */
+/** Where everything goes on a canvas of this width, and the height it needs. */
 function layOut(width, { dim, box }) {
 	const left = 36, inner = width - left - 10, narrow = width < 520, [x0, x1] = box[0], panels = {};
 	let height;
@@ -833,7 +833,7 @@ const TEMPLATE = `
 <fieldset class="samlab-row"><legend class="samlab-heard">Show</legend></fieldset>
 <ul class="samlab-legend" aria-label="Legend"></ul>`;
 
-/** Slider positions 0 to 400 as numbers of three digits, and back. η is logarithmic from 1e-4 to 1, but 0 at 0. */
+/** Slider positions 0 to 400 as values of three digits, and back; η is logarithmic above 1e-4. */
 const SLIDERS = {
 	rho: {
 		value: (position, most) => Number(((position / 400) * most).toPrecision(3)),
@@ -845,7 +845,7 @@ const SLIDERS = {
 	},
 };
 
-/** One lab in the element `el`, showing and changing `model`. Returns what takes it down. */
+/** A lab in the element `el` that shows and changes `model`. Returns what takes it down. */
 function render({ model, el }) {
 	const root = document.createElement("div");
 	root.className = "samlab-live";
@@ -968,7 +968,7 @@ function render({ model, el }) {
 		canvas.style.height = `${layout.height}px`;
 	}
 
-	/** The contours, kept until the landscape, the size, the theme or ρ change; those of f^SAM are coarser, to follow ρ. */
+	/** The contours, kept until what they show changes; those of f^SAM are coarser, to follow ρ. */
 	function prepareBackground() {
 		const { plane } = layout.panels, fsam = state.show.includes("fsam"), { land } = scene;
 		const scale = Math.min(layout.ratio, Math.sqrt((fsam ? 1.5e5 : 6e5) / (plane.width * plane.height)));
@@ -1129,12 +1129,13 @@ function render({ model, el }) {
 
 	// ---- links ----
 
-	function followLink() {
+	function followLink(event) {
 		const asked = readLink(location.hash, id, sources, state);
 		if (!asked) return;
 		pause();
-		if (asked.wrong.length) note(`The link could not be read (${asked.wrong.join(", ")}), so the lab shows its own state.`);
+		if (asked.wrong.length) note(`The link could not be read (${asked.wrong.join(", ")}); the lab keeps its own state.`);
 		else change(asked.state);
+		if (event) history.replaceState(null, "", `#${id}`); // so that the same link works again
 		root.scrollIntoView({ block: "nearest" });
 	}
 	async function copyLink() {
