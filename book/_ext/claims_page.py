@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from sphinx.application import Sphinx
 
 from samlib import claims
@@ -9,10 +12,25 @@ from samlib import claims
 PAGE, MARK = "what-holds", "{ledger}"
 
 
+def to_theorems(text: str, book: Path) -> str:
+    """Let references to theorems use their own role: the general one does not find them."""
+    pages = [*book.glob("*.ipynb"), *book.glob("*.md")]
+    labels = {
+        label
+        for page in pages
+        for label in re.findall(r":label: ([\w-]+)", page.read_text(encoding="utf-8"))
+    }
+    return re.sub(
+        r"\{ref\}`([\w-]+)`", lambda m: f"{{prf:ref}}`{m[1]}`" if m[1] in labels else m[0], text
+    )
+
+
 def insert(app: Sphinx, docname: str, source: list[str]) -> None:
     """Replace the mark before the page is parsed."""
     if docname == PAGE:
-        source[0] = source[0].replace(MARK, claims.markdown(claims.load()))
+        source[0] = source[0].replace(
+            MARK, to_theorems(claims.markdown(claims.load()), Path(app.srcdir))
+        )
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
