@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -153,3 +154,14 @@ def himmelblau_points(fn: Numeric) -> list[np.ndarray]:
         if np.linalg.norm(fn.grad(x)) < 1e-9 and all(np.linalg.norm(x - p) > 1e-6 for p in points):
             points.append(x)
     return points
+
+
+def ordered_pairs(
+    points: Sequence[np.ndarray],
+) -> list[tuple[np.ndarray, np.ndarray, float, np.ndarray]]:
+    """All (x_c, x_*, D, n) with D = ‖x_c − x_*‖ and n = (x_c − x_*)/D."""
+    found = []
+    for c, s in itertools.permutations(points, 2):
+        dist = float(np.linalg.norm(c - s))
+        found.append((c, s, dist, (c - s) / dist))
+    return found

@@ -9,7 +9,7 @@ import mpmath
 import numpy as np
 import pytest
 import sympy as sp
-from exact import HIMMELBLAU, Numeric, X, Y, at, gradient, himmelblau_points, local
+from exact import HIMMELBLAU, Numeric, X, Y, at, gradient, himmelblau_points, local, ordered_pairs
 
 R = sp.Rational
 Z, ETA = sp.symbols("z eta", real=True)
@@ -238,26 +238,21 @@ def test_twenty_nine_of_seventy_two_from_two_hessians() -> None:
     fn = Numeric(HIMMELBLAU, (X, Y))
     points = himmelblau_points(fn)
     predicted, observed, agree = 0, 0, 0
-    for c in points:
-        for s in points:
-            if c is s:
-                continue
-            dist = np.linalg.norm(c - s)
-            n = (c - s) / dist
-            t = np.array([-n[1], n[0]])
-            hc, hs = fn.hess(c), fn.hess(s)
-            q, k = n @ np.linalg.solve(hc, n), t @ hc @ hs @ t
-            last = q * np.linalg.det(hc) * np.linalg.det(hs) / k
-            rho = dist - np.sign(q) * 1e-4
-            x, _ = fn.from_pair(c, s, rho)
-            eig = np.linalg.eigvals(fn.linearisation(x, rho))
-            small, large = sorted(eig, key=abs)
-            scale = rho / np.linalg.norm(fn.grad(x))
-            assert large.real == pytest.approx(k * scale, rel=0.05)
-            assert small.real == pytest.approx(last, rel=0.05)
-            predicted += k > 0 and last > 0
-            observed += min(eig.real) > 0
-            agree += (k > 0 and last > 0) == (min(eig.real) > 0)
+    for c, s, dist, n in ordered_pairs(points):
+        t = np.array([-n[1], n[0]])
+        hc, hs = fn.hess(c), fn.hess(s)
+        q, k = n @ np.linalg.solve(hc, n), t @ hc @ hs @ t
+        last = q * np.linalg.det(hc) * np.linalg.det(hs) / k
+        rho = dist - np.sign(q) * 1e-4
+        x, _ = fn.from_pair(c, s, rho)
+        eig = np.linalg.eigvals(fn.linearisation(x, rho))
+        small, large = sorted(eig, key=abs)
+        scale = rho / np.linalg.norm(fn.grad(x))
+        assert large.real == pytest.approx(k * scale, rel=0.05)
+        assert small.real == pytest.approx(last, rel=0.05)
+        predicted += k > 0 and last > 0
+        observed += min(eig.real) > 0
+        agree += (k > 0 and last > 0) == (min(eig.real) > 0)
     assert (predicted, observed, agree) == (29, 29, 72)
 
 

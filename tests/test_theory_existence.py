@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import sympy as sp
-from exact import HIMMELBLAU, Numeric, X, Y, gradient, himmelblau_points, local, on_circle
+from exact import (
+    HIMMELBLAU,
+    Numeric,
+    X,
+    Y,
+    gradient,
+    himmelblau_points,
+    local,
+    on_circle,
+    ordered_pairs,
+)
 
 R = sp.Rational
 WELL = (X**2 - 1) ** 2 / 4
@@ -185,20 +195,15 @@ def test_two_critical_points_all_72_pairs_of_himmelblau(himmelblau: Any) -> None
     fn, points = himmelblau
     assert len(points) == 9
     predicted_side, other_side, eps = 0, 0, 1e-4
-    for c in points:
-        for s in points:
-            if c is s:
-                continue
-            dist = np.linalg.norm(c - s)
-            n = (c - s) / dist
-            q = n @ np.linalg.solve(fn.hess(c), n)
-            assert abs(q) > 1e-3
-            x, mu = fn.from_pair(c, s, dist - np.sign(q) * eps)
-            assert np.linalg.norm(x - c) < 0.1
-            assert np.linalg.norm(fn.grad(fn.shifted(x, dist - np.sign(q) * eps))) < 1e-8
-            predicted_side += mu > 0 and np.linalg.norm(fn.grad(x)) > 1e-6
-            _, mu = fn.from_pair(c, s, dist + np.sign(q) * eps)
-            other_side += mu > 0
+    for c, s, dist, n in ordered_pairs(points):
+        q = n @ np.linalg.solve(fn.hess(c), n)
+        assert abs(q) > 1e-3
+        x, mu = fn.from_pair(c, s, dist - np.sign(q) * eps)
+        assert np.linalg.norm(x - c) < 0.1
+        assert np.linalg.norm(fn.grad(fn.shifted(x, dist - np.sign(q) * eps))) < 1e-8
+        predicted_side += mu > 0 and np.linalg.norm(fn.grad(x)) > 1e-6
+        _, mu = fn.from_pair(c, s, dist + np.sign(q) * eps)
+        other_side += mu > 0
     assert (predicted_side, other_side) == (72, 0)
 
 
