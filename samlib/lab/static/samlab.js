@@ -10,7 +10,6 @@
 // Points are pairs [x, y]; on the line y stays 0. Self-contained: workers are made from the function's source text.
 
 function mathematics() {
-	"use strict";
 	const FAR = 1e6; // beyond this distance an iterate counts as gone to infinity
 	const GONE = 255; // the label of a start whose iterates leave
 	const CHECK = 8; // basins ask every so many steps whether the iterate is already caught
@@ -81,7 +80,7 @@ function mathematics() {
 			grad: (x) => [land.grad(x)[0], 0],
 			hess: (x) => [[land.hess(x)[0][0], 0], [0, 1]],
 		});
-		const source = `"use strict"; return (${equip})((${dim === 1 ? pad : "(land) => land"})(${js}), constants);`;
+		const source = `return (${equip})((${dim === 1 ? pad : "(land) => land"})(${js}), constants);`;
 		return { ...new Function("constants", source)({ FAR, GONE, CHECK }), dim, box };
 	}
 
@@ -142,7 +141,7 @@ function mathematics() {
 		return line(box[0]).flatMap((x) => (box[1] ? line(box[1]).map((y) => [x, y]) : [[x, 0]]));
 	}
 
-	/** Critical points of f in and near the box, by Newton's method from a grid. A curve of them is sampled. */
+	/** Critical points of f in and near the box, by Newton's method. A curve of them is sampled. */
 	function criticalPoints(land) {
 		const { dim, box } = land, size = Math.hypot(...box.map(([low, high]) => high - low));
 		const near = (x) => box.every(([low, high], i) => Math.abs(2 * x[i] - low - high) <= 1.5 * (high - low));
@@ -178,8 +177,8 @@ function mathematics() {
 		return { x, image, gradNorm: n, kind, etaMax: minus.length ? null : most };
 	}
 
-	/** Hallucinated points: critical points of f on the sphere S_ρ(x_*) at which ∇f points inward. On the line the sphere
-	 *  is two points; in the plane the tangential slope changes sign along the circle. */
+	/** Hallucinated points: critical points of f on the sphere S_ρ(x_*) at which ∇f points inward. In the plane the
+	 *  tangential slope changes sign there. */
 	function hallucinated(land, critical, rho) {
 		const points = [], n = 720;
 		for (const image of rho > 0 ? critical : []) {
@@ -213,8 +212,8 @@ function mathematics() {
 		return points;
 	}
 
-	/** What iterates can end at: critical points; hallucinated points; for the exact gradient also its other zeros, met by
-	 *  probes. Each is {x, kind, curve}: is it a sample of a curve of them? */
+	/** What iterates can end at: critical and hallucinated points and, met by probes, other zeros of the exact gradient. Each
+	 *  is {x, kind, curve}: is it a sample of a curve of them? */
 	function limits(land, critical, rho, eta, rule) {
 		const found = rule === "gd" ? [] : hallucinated(land, critical, rho);
 		const known = [...critical, ...found.map(({ x, kind }) => ({ x, kind: "hallucinated", curve: kind === "neutral" }))];
@@ -292,8 +291,8 @@ function mathematics() {
 		return distance(T(y), x) <= 1e-3 * distance(x, y) && away[nearest] <= distance(x, y) / 4 ? nearest : -1;
 	}
 
-	/** Labels of width × height starts in the window [x0, x1, y0, y1], row by row from the top; rows `first`, `first +
-	 *  stride`, … only. 0 is undecided, GONE left for infinity, k + 1 ended in a region of kinds[k]. */
+	/** Labels of the starts in a window, row by row from the top, of every stride-th row: 0 is undecided, GONE left for
+	 *  infinity, k + 1 ended in a region of kinds[k]. */
 	function basins(land, { window: [x0, x1, y0, y1], width, height, rho, eta, rule, steps, first = 0, stride = 1, early = true }) {
 		const points = limits(land, criticalPoints(land), rho, eta, rule), rows = [];
 		const { kinds, areas, labels } = regions(land, points, rho, eta, rule), T = stepper(land, rho, eta, rule);
@@ -381,8 +380,8 @@ function say(value) {
 }
 const sayPoint = (x, dim = x.length) => (dim === 1 ? say(x[0]) : `(${say(x[0])}, ${say(x[1])})`);
 
-/** Where a path ended: what follows the rule's name in a sentence. `jump` is ηρ: as u turns over at a critical point c,
- *  SAM goes to and fro within some jump · ‖∇²f(c)‖ of it. */
+/** Where a path ended, to follow the rule's name. `jump` is ηρ: as u turns over at a critical point c, SAM goes to and fro
+ *  within some jump · ‖∇²f(c)‖ of it. */
 function ending(path, { land, critical }, jump) {
 	const x = path.x.at(-1), spot = (p) => sayPoint(p, land.dim), where = spot(x), steps = path.x.length - 1;
 	const far = path.x.findIndex((p) => !(norm(p) <= math.FAR)), verdict = math.verdict(path), slope = say(path.gradNorm.at(-1));
@@ -425,15 +424,15 @@ function describe(state, scene) {
 /** Computes basins in two workers, which share the rows; while they are busy only the newest request waits. `done` gets
  *  the request with kinds, labels and milliseconds, `failed` a reason. */
 function basinComputer(done, failed) {
-	const source = `"use strict";
+	const source = `
 		const math = (${mathematics})();
 		let land, name = "";
-		self.onmessage = ({ data }) => {
+		onmessage = ({ data }) => {
 			const key = JSON.stringify([data.source, data.rule]);
 			if (key !== name) [land, name] = [math.compile(data.source), key];
 			const { kinds, rows } = math.basins(land, data), labels = new Uint8Array(rows.length * data.width);
 			rows.forEach((row, i) => labels.set(row, i * data.width));
-			self.postMessage({ kinds, labels }, [labels.buffer]);
+			postMessage({ kinds, labels }, [labels.buffer]);
 		};`;
 	let pool = [], running = null, waiting = null, missing = 0;
 
@@ -502,8 +501,9 @@ function toCanvas(image) {
  *  logarithmic scale above the lowest value, so that valleys show. */
 function contours(field, nx, ny, colours) {
 	const levels = 15, sample = field.filter((v, i) => i % 53 === 0 && Number.isFinite(v)).sort();
-	const low = sample[0], unit = (sample[sample.length >> 2] - low) / 4 || 1;
-	const factor = levels / Math.log1p((sample[Math.floor(sample.length * 0.97)] - low) / unit || 1);
+	const [least, quarter, most, high] = [0, 0.25, 0.75, 0.97].map((q) => sample[Math.floor(q * sample.length)]);
+	const low = Math.max(least, 4 * quarter - 3 * most), unit = (quarter - low) / 4 || 1; // f may fall without bound
+	const factor = levels / Math.log1p((high - low) / unit || 1);
 	const t = Float32Array.from(field, (v) => factor * Math.log1p(Math.max(0, v - low) / unit));
 	const bands = new ImageData(nx, ny), lines = new ImageData(nx, ny), ink = rgb(colours.contour);
 	const shades = Array.from({ length: levels + 1 }, (_, i) => mix(rgb(colours.low), rgb(colours.high), i / levels));
@@ -637,7 +637,7 @@ class Pen {
 		this.stroke([from, to], colour, width, dash);
 		this.fill([to, wing(2.7), wing(-2.7)], colour);
 	}
-	/** A mark whose shape tells as much as its colour: discs and diamonds hallucinated, triangles critical. */
+	/** Shapes tell as much as colours: discs and diamonds are hallucinated, triangles critical. */
 	mark(kind, [x, y], size = 5.5) {
 		const { colours } = this, shapes = {
 			minimizer: [[-1, -0.8], [1, -0.8], [0, 1]],
@@ -684,7 +684,7 @@ class Pen {
 const showsTwin = (state) => state.show.includes("gd") && state.rule !== "gd";
 const critically = (kind) => (kind === "saddle" ? "pass" : kind);
 
-/** x, x⁺ and the step from x: SAM looks at x⁺ and moves x. A step too short to see is drawn 12 pixels long. */
+/** x, x⁺ and the step from x; one too short to see is drawn 12 pixels long. */
 function drawStep(pen, x, plus, next) {
 	const { colours } = pen, length = Math.hypot(next[0] - x[0], next[1] - x[1]);
 	pen.arrow(x, plus, colours.plus, 2, [5, 3]);
@@ -695,7 +695,7 @@ function drawStep(pen, x, plus, next) {
 	if (Math.hypot(plus[0] - x[0], plus[1] - x[1]) > 24) pen.text("x⁺", plus[0] + 8, plus[1] - 12, colours.plus, "left", true);
 }
 
-/** The plane: contours or basins, critical and hallucinated points, the sphere, the paths, x⁺ and the step. */
+/** The plane: contours or basins, points, the sphere, the paths, x⁺ and the step. */
 function drawPlane(pen, { plane }, state, scene, at, [bands, lines], basins) {
 	const { colours, c } = pen, { critical, points, path, twin } = scene, pixels = (x) => plane.at(x[0], x[1]);
 	const trail = (line, colour, dash) => {
@@ -778,17 +778,18 @@ function drawLine(pen, { plane, map }, state, scene, at, basins) {
 	pen.text("T(x) and its cobweb; T(x) = x dashed", map.left + 8, map.top + 12, colours.ink, "left", true);
 }
 
-/** GradRatio and loss against steps. */
 function drawTraces(pen, { ratio, loss }, state, { path, twin }, at) {
 	const { colours } = pen, { steps } = state;
 	const curve = (panel, values, colour, dash, width = 2) => {
 		const points = values.map((v, k) => [k, v]).filter(([, v]) => Number.isFinite(v)).map(([k, v]) => panel.at(k, v));
 		pen.stroke(points, colour, width, dash);
 	};
-	const finite = [...path.loss, ...(showsTwin(state) ? twin.loss : [])].filter((v) => Math.abs(v) < 1e9);
-	const low = Math.min(...finite), high = Math.min(Math.max(...finite), 4 * path.loss[0] - 3 * low + 1e-9);
-	ratio.x1 = steps;
-	Object.assign(loss, { x1: steps, y0: low - 0.08 * (high - low || 1), y1: high + 0.08 * (high - low || 1) });
+	const tame = (values) => values.filter((v) => Math.abs(v) < 1e9), own = tame(path.loss), [first] = path.loss;
+	const all = showsTwin(state) ? [...own, ...tame(twin.loss)] : own;
+	const span = 3 * (Math.max(...own) - Math.min(...own) + Math.abs(first)); // a runaway must not flatten the rest
+	const low = Math.max(Math.min(...all), first - span), high = Math.min(Math.max(...all), first + span), pad = 0.08 * (high - low || 1);
+	Object.assign(loss, { y0: low - pad, y1: high + pad });
+	ratio.x1 = loss.x1 = steps;
 	pen.within(ratio, () => {
 		pen.stroke([ratio.at(0, 0), ratio.at(steps, 0)], colours.muted, 1, [2, 3]);
 		curve(ratio, path.gradRatio.map((v) => Math.log10(Math.max(v, 10 ** -8.4))), colours.sam);
@@ -867,7 +868,7 @@ function render({ model, el }) {
 
 	// ---- changes ----
 
-	/** Every change, whoever makes it, passes through the model; Python hears of it at most ten times a second. */
+	/** Every change passes through the model; Python hears of it at most ten times a second. */
 	function change({ at = state.at, ...traits }) {
 		state.at = at;
 		notice = "";
@@ -1079,7 +1080,7 @@ function render({ model, el }) {
 		element.addEventListener("pointermove", (e) => moveStart(e, offset), { signal });
 		for (const type of ["pointerup", "pointercancel"]) element.addEventListener(type, () => end.abort(), { signal });
 	}
-	const inPlane = (event) => layout?.panels.plane.holds(event.offsetX, event.offsetY);
+	const inPlane = (event) => layout.panels.plane.holds(event.offsetX, event.offsetY);
 	listen(handle, "pointerdown", (event) => {
 		const { left, top, width, height } = handle.getBoundingClientRect();
 		drag(handle, event, [event.clientX - left - width / 2, event.clientY - top - height / 2]);
@@ -1135,7 +1136,7 @@ function render({ model, el }) {
 		pause();
 		if (asked.wrong.length) note(`The link could not be read (${asked.wrong.join(", ")}); the lab keeps its own state.`);
 		else change(asked.state);
-		if (event) history.replaceState(null, "", `#${id}`); // so that the same link works again
+		if (event) history.replaceState(null, "", `#${id}`); // the same link must work again
 		root.scrollIntoView({ block: "nearest" });
 	}
 	async function copyLink() {
