@@ -289,6 +289,8 @@ def test_links_restore_the_exact_state(node: Node) -> None:
     assert anchor is None  # an ordinary link to the lab's place on the page
     (partial,) = node("link", [{"hash": "#lab-2:rho=2", "id": "lab-2", "now": STATE}])
     assert partial["state"] == {**STATE, "rho": 2, "at": None}
+    (spaced,) = node("link", [{"hash": "#lab-2:start=1%2C2", "id": "lab-2", "now": STATE}])
+    assert spaced["state"]["start"] == [1, 2]
     (moved,) = node("link", [{"hash": "#a:landscape=double-well", "id": "a", "now": STATE}])
     assert moved["state"]["start"] == [0.6]  # the preset's, since ring's start has two numbers
 
@@ -298,7 +300,7 @@ def test_links_restore_the_exact_state(node: Node) -> None:
     ["rho=-1", "rho=1e999", "rho=abc", "rho", "eta=NaN", "eta=1e7", "start=1", "start=1,2,3",
      "start=1,x", "landscape=moon", "landscape=constructor", "rule=adam", "steps=0", "steps=2.5",
      "steps=999999", "show=all", "at=-1", "colour=red", "__proto__=1", "",
-     "landscape=double-well&start=1,2"],
+     "landscape=double-well&start=1,2", "rho=%"],
 )  # fmt: skip
 def test_broken_links_are_noticed(node: Node, broken: str) -> None:
     (result,) = node("link", [{"hash": f"#lab-1:{broken}", "id": "lab-1", "now": STATE}])

@@ -1,4 +1,4 @@
-/* The live laboratory of samlib: an anywidget module, which host.js runs without a kernel on the built site.
+/* The live laboratory of samlib: an anywidget module; without a kernel host.js runs it.
  *
  * 1. Mathematics, held to Python by tests/test_lab_js.py
  * 2. State and links   3. Words   4. Workers   5. Drawing   6. The widget
@@ -328,6 +328,9 @@ const MAX_NUMBER = 1e6;
  *  it leaves out comes from `now`) and a list of what is wrong with it. */
 function readLink(hash, id, sources, now) {
 	if (!id || !hash.startsWith(`#${id}:`)) return null;
+	try {
+		hash = decodeURIComponent(hash);
+	} catch {} // a stray % is one more thing that is wrong
 	const number = (low, high) => (text) => {
 		const value = /^[-+]?[\d.]+(e[-+]?\d+)?$/i.test(text) ? Number(text) : NaN;
 		return value >= low && value <= high ? value : undefined;
@@ -558,10 +561,6 @@ class Panel {
 			this.y1 - ((py - this.top) / this.height) * (this.y1 - this.y0),
 		];
 	}
-	holds(px, py) {
-		const [x, y] = this.from(px, py);
-		return x >= this.x0 && x <= this.x1 && y >= this.y0 && y <= this.y1;
-	}
 }
 
 /** Where everything goes on a canvas of this width, and the height it needs. */
@@ -762,7 +761,7 @@ function drawLine(pen, { plane, map }, state, scene, at, basins) {
 		drawStep(pen, onCurve(path.x[at]), onCurve(path.plus[at]), onCurve(path.x[at + 1] ?? path.next));
 	});
 	pen.axes(plane);
-	pen.text(state.show.includes("fsam") ? "f, and f^SAM dashed" : "f", plane.left + 8, plane.top + 12, colours.ink, "left", true);
+	pen.text("f; dashed: f^SAM", plane.left + 8, plane.top + 12, colours.ink, "left", true);
 	pen.within(map, () => {
 		const web = (line) => line.x.slice(0, at).flatMap(([x], k) => {
 			const y = (line.x[k + 1] ?? line.next)[0];
@@ -910,6 +909,7 @@ function render({ model, el }) {
 		const { landscape, rho, eta, start, rule, steps } = state;
 		renew("landKey", landscape, () => {
 			const land = math.compile(source);
+			basins = picture = null;
 			return { land, critical: math.criticalPoints(land) };
 		});
 		renew("pointKey", [landscape, rho, rule], () => ({
@@ -929,7 +929,7 @@ function render({ model, el }) {
 	}
 	const computer = basinComputer(
 		(result) => {
-			if (!state.show.includes("basins")) return;
+			if (!state.show.includes("basins") || result.source !== layout.source) return;
 			[basins, picture] = [result, basinPicture(result, colours)];
 			canvas.dataset.basinsMs = result.milliseconds.toFixed(1);
 			refresh();
@@ -1080,7 +1080,10 @@ function render({ model, el }) {
 		element.addEventListener("pointermove", (e) => moveStart(e, offset), { signal });
 		for (const type of ["pointerup", "pointercancel"]) element.addEventListener(type, () => end.abort(), { signal });
 	}
-	const inPlane = (event) => layout.panels.plane.holds(event.offsetX, event.offsetY);
+	const inPlane = ({ offsetX: x, offsetY: y }) => {
+		const { left, top, width, height } = layout.panels.plane;
+		return x >= left && x <= left + width && y >= top && y <= top + height;
+	};
 	listen(handle, "pointerdown", (event) => {
 		const { left, top, width, height } = handle.getBoundingClientRect();
 		drag(handle, event, [event.clientX - left - width / 2, event.clientY - top - height / 2]);
