@@ -6,6 +6,7 @@ LossGap = f(x⁺) − f(x). A run is hallucinated when GradRatio vanishes while 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +108,86 @@ def stall_kind(trace: Trace) -> str:
     """For a stalled run: ``saddle`` (‖∇f(x)‖ < 0.01 while GradRatio > 1) or ``chaotic``."""
     norms, ratio = trace.grad_norm[trace.tail], trace.grad_ratio[trace.tail]
     return "saddle" if np.median(norms) < 0.01 and np.median(ratio) > 1 else "chaotic"
+
+
+# The running verdict looks at the last fifth of the steps so far and compares it with an earlier
+# window, an octave back. Chosen on the record monitor-tune, judged on records it has not seen.
+STALLS = ("stalled: chaotic", "stalled: saddle")
+RUNNING = ("running", "descending", "converged", "hallucinated", *STALLS, "diverged")
+FIRST_STEP = 30  # before it every verdict is "running"
+FALL = 0.03  # of the first loss: a run that fell by more since half-time is descending
+
+
+def running_verdict(
+    step: NDArray[np.float64],
+    loss: NDArray[np.float64],
+    grad_norm: NDArray[np.float64],
+    shifted_grad_norm: NDArray[np.float64],
+) -> str:
+    """What a run comes to, judged while it runs and without a twin: one of :data:`RUNNING`.
+
+    Arrays (k,), at any increasing steps; windows count steps, not entries. With t the last step, W
+    the steps in (0.8t, t] and medians over W: Δ is the fall of the loss from (0.4t, 0.5t] to W in
+    units of the first loss (the loss is taken to be bounded below by 0), and ν = ‖∇f(x)‖ in units
+    of its first value.
+
+    ``diverged``: not finite, or 100 times the first loss. ``converged``: both norms below 1e-6 of
+    the first. ``hallucinated``: GradRatio < 1e-6 through W and ν > 1e-3; or Δ ≤ 0.03, ν > 0.01 and
+    GradRatio < 0.1, also through (0.95t, t], or < 0.25 and dying: it is below 0.6 of what it was in
+    (0.4t, 0.5t], and the loss has not fallen, Δ ≤ 0.
+    ``descending``: Δ > 0.03. Otherwise ``stalled`` if the loss is above 0.8 of the first, at a
+    ``saddle`` if ν < 0.01 and GradRatio > 1, else ``chaotic``; and ``converged`` if it is not.
+    """
+    t = step[-1]
+    if not all(np.isfinite(a[-1]) for a in (loss, grad_norm, shifted_grad_norm)):
+        return "diverged"
+    recent, last = (slice(min(_after(step, c * t), len(step) - 1), None) for c in (0.8, 0.95))
+    before = slice(_after(step, 0.4 * t), _after(step, 0.5 * t))
+    first, now = max(abs(float(loss[0])), EPSILON), float(np.median(loss[recent]))
+    if now > 100 * first:
+        return "diverged"
+    if t < FIRST_STEP or before.start == before.stop:
+        return "running"
+    norms = grad_norm[recent] / max(float(grad_norm[0]), EPSILON)
+    ratio = grad_ratio(grad_norm[recent], shifted_grad_norm[recent])
+    if max(norms.max(), (norms * ratio).max()) < 1e-6:
+        return "converged"
+    if ratio.max() < 1e-6 and norms.min() > 1e-3:
+        return "hallucinated"
+    fall = (float(np.median(loss[before])) - now) / first
+    if fall > FALL:
+        return "descending"
+    low, size = float(np.median(ratio)), float(np.median(norms))
+    ends_low = grad_ratio(grad_norm[last], shifted_grad_norm[last]).max() < 0.1
+    earlier = float(np.median(grad_ratio(grad_norm[before], shifted_grad_norm[before])))
+    dying = low < min(0.25, 0.6 * earlier) and fall <= 0
+    if size > 0.01 and (dying or (low < 0.1 and ends_low)):
+        return "hallucinated"
+    if now <= 0.8 * first:
+        return "converged"
+    return "stalled: saddle" if size < 0.01 and low > 1 else "stalled: chaotic"
+
+
+def _after(step: NDArray[np.float64], t: float) -> int:
+    return int(np.searchsorted(step, t, "right"))
+
+
+def replay(curves: Mapping[str, NDArray[np.float64]]) -> list[str]:
+    """The running verdict at each entry of recorded curves, from the entries up to it alone."""
+    names = ("step", "loss", "grad_norm", "shifted_grad_norm")
+    return [
+        running_verdict(*(curves[n][:k] for n in names)) for k in range(1, len(curves["step"]) + 1)
+    ]
+
+
+def outlook(name: str) -> str:
+    """What both verdicts can agree on: ``learns``, ``hallucinated``, ``stalled`` or ``diverged``.
+
+    ``running`` and ``descending`` leave the outcome open, so they count as ``learns``, with
+    ``converged``; the two kinds of stall are one.
+    """
+    kind = name.partition(":")[0]
+    return "learns" if kind in ("running", "descending", "converged") else kind
 
 
 def explain(name: str, metrics: dict[str, Any]) -> str:
