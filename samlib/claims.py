@@ -191,28 +191,34 @@ def _passed(junit: str | os.PathLike[str]) -> set[str]:
 
 
 def markdown(ledger: list[Claim]) -> str:
-    """The ledger as MyST Markdown, a table a status, for the page *What holds*."""
+    """The ledger as MyST Markdown, a section a status, for the page *What holds*."""
     parts = []
     for status in STATUSES:
         rows = [c for c in ledger if c.status == status]
-        if not rows:
-            continue
-        parts += [f"## {status.capitalize()} ({len(rows)})", "", "| claim | source | evidence |"]
-        parts += ["|---|---|---|", *map(_row, rows), ""]
+        if rows:
+            parts += [f"## {status.capitalize()} ({len(rows)})", "", *map(_entry, rows)]
     return "\n".join(parts)
 
 
-def _row(claim: Claim) -> str:
-    said = claim.statement.strip().replace("\n", " ").replace("|", "\\|")
+def _entry(claim: Claim) -> str:
+    """One claim as an entry of a definition list: what is said, then what shows it."""
+    lines = [f"**{claim.id}** · {claim.source} · {claim.kind}", f": {_line(claim.statement)}", ""]
     if claim.correction:
-        said += f" *Correction: {claim.correction.strip()}*"
-    return f"| **{claim.id}** {said} | {claim.source} | {'<br>'.join(map(_cite, claim.evidence))} |"
+        lines += [f"  *Correction:* {_line(claim.correction)}", ""]
+    cited = "; ".join(dict.fromkeys(map(_cite, claim.evidence)))
+    return "\n".join([*lines, *([f"  *Evidence:* {cited}", ""] if cited else [])])
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _cite(e: Evidence) -> str:
-    side = "**against:** " if e.get("side") == "against" else ""
+    side = "against it: " if e.get("side") == "against" else ""
     if "chapter" in e:
         name, _, anchor = e["chapter"].partition("#")
         return f"{side}{{ref}}`{anchor}`" if anchor else f"{side}{{doc}}`{name}`"
     kind = next(k for k in ("test", "record", "certificate") if k in e)
-    return f"{side}{kind} `{e[kind].split('::')[-1].split('/')[-1]}`"
+    said = f"{side}{kind} `{e[kind].split('::')[-1].split('/')[-1]}`"
+    where = [f"{k} {v}" for k, v in e.get("where", {}).items()] + [e.get("verdict", "")]
+    return said + (f" ({', '.join(filter(None, where))})" if any(where) else "")
