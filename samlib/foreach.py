@@ -13,26 +13,24 @@ _HALF = (torch.float16, torch.bfloat16)
 def norm_of(tensors: list[Tensor]) -> float:
     """The Euclidean norm of all entries, accumulated in float32 (float64 if any is float64)."""
     wide = any(t.dtype is torch.float64 for t in tensors)
-    norms = torch._foreach_norm(tensors, 2, torch.float64 if wide else torch.float32)
-    return float(torch.stack([n.to(norms[0].device) for n in norms]).norm())
+    norms = list(torch._foreach_norm(tensors, 2, torch.float64 if wide else torch.float32))
+    if any(n.device != norms[0].device for n in norms):
+        norms = [n.to(norms[0].device) for n in norms]
+    return float(torch.stack(norms).norm())
 
 
-def stash(
-    store: dict[Tensor, Tensor], keys: list[Tensor], values: list[Tensor], *, widen: bool = False
-) -> dict[Tensor, Tensor]:
-    """Copy ``values`` into lasting buffers of ``store`` and return them by key.
+def stash(buffers: list[Tensor], values: list[Tensor]) -> list[Tensor]:
+    """Copy ``values`` into ``buffers``, or into new ones where these do not fit, and return them.
 
-    Fresh memory at every step would cost page faults. ``widen`` keeps half precision as float32.
+    Buffers are meant to be used again: fresh memory at every step would cost page faults.
     """
-    for key, value in zip(keys, values, strict=True):
-        dtype = torch.float32 if widen and value.dtype in _HALF else value.dtype
-        old = store.get(key)
-        if old is None or (old.dtype, old.shape, old.device) != (dtype, value.shape, value.device):
-            store[key] = torch.empty_like(value, dtype=dtype, requires_grad=False)
-    buffers = [store[key] for key in keys]
-    if keys:
-        torch._foreach_copy_(buffers, values)
-    return dict(zip(keys, buffers, strict=True))
+    if len(buffers) != len(values) or any(
+        b.dtype is not v.dtype or b.shape != v.shape or b.device != v.device
+        for b, v in zip(buffers, values, strict=True)
+    ):
+        buffers = [torch.empty_like(v, requires_grad=False) for v in values]
+    torch._foreach_copy_(buffers, values)
+    return buffers
 
 
 def add_scaled(params: list[Tensor], directions: list[Tensor], factor: float) -> None:
@@ -51,6 +49,7 @@ def subtract_orthogonal(pairs: list[tuple[Any, Tensor | None]], alpha: float) ->
     plus: list[Tensor] = [p for p, _ in pairs]
     g = [torch.zeros_like(p) if f is None else f for p, f in pairs]
     square = norm_of(plus) ** 2
-    inner = float(torch.stack([t.sum() for t in torch._foreach_mul(g, plus)]).sum())
+    wide = [f.float() if f.dtype in _HALF else f for f in g]
+    inner = sum(float(product.sum()) for product in torch._foreach_mul(wide, plus))
     torch._foreach_mul_(plus, 1 + alpha * inner / square if square else 1.0)
     torch._foreach_add_(plus, g, alpha=-alpha)

@@ -98,8 +98,7 @@ class SAM(Optimizer):
         al. 2021, section 4.1), not the common one. Replicas stay bit-identical either way.
     same_mask: both passes of ``step(closure)`` draw the same random numbers (dropout masks).
 
-    Raises ``BadInput`` for unusable arguments, steps in the wrong order, and no gradient at all.
-    """
+    Raises ``BadInput``: unusable arguments, steps in the wrong order, no gradient at all."""
 
     def __init__(
         self,
@@ -145,8 +144,8 @@ class SAM(Optimizer):
         self.first_gradients: dict[Tensor, Tensor] = {}
         self._moved: list[Tensor] | None = None  # what to put back; None: the weights are x
         self._second_done = False
-        self._weights: dict[Tensor, Tensor] = {}
-        self._gradients: dict[Tensor, Tensor] = {}
+        self._weights: list[Tensor] = []
+        self._gradients: list[Tensor] = []
 
     def radii(self) -> list[float]:
         """ρ of each group in the coming step; all zero: it will be a base step, with one pass."""
@@ -154,7 +153,7 @@ class SAM(Optimizer):
         for group in self.param_groups:
             t = group["sam_step"] - group["warm_start"]
             factor = 0.0 if t < 0 else 1.0 if self.rho_schedule is None else self.rho_schedule(t)
-            radii.append(check_number(f"rho × rho_schedule({t})", group["rho"] * factor))
+            radii.append(check_number("rho × rho_schedule(t)", group["rho"] * factor))
         return radii
 
     @torch.no_grad()
@@ -168,16 +167,16 @@ class SAM(Optimizer):
             if any(self.radii()) and not self._second_done:
                 raise BadInput("step() needs a closure, or a perturbed() block before it")
             return self._descend()
-        closure = torch.enable_grad()(closure)
-        if not any(self.radii()):
-            loss = shifted = closure()
-        else:
-            cuda = {p.device.index for p in self._all() if p.is_cuda}
-            fork = torch.random.fork_rng(sorted(cuda), self.same_mask)  # rewinds the generators
-            with fork, cast(Any, self.model).no_sync() if self.m_sam else nullcontext():
-                loss = closure()
-            with self.perturbed():
-                shifted = closure()
+        with torch.enable_grad():
+            if not any(self.radii()):
+                loss = shifted = closure()
+            else:
+                gpus = {p.device.index for p in self._all() if self.same_mask and p.is_cuda}
+                fork = torch.random.fork_rng(sorted(gpus), self.same_mask)  # rewinds afterwards
+                with fork, cast(Any, self.model).no_sync() if self.m_sam else nullcontext():
+                    loss = closure()
+                with self.perturbed():
+                    shifted = closure()
         self.losses = (loss, shifted)
         self._descend()
         return loss
@@ -208,7 +207,8 @@ class SAM(Optimizer):
         if any(g.is_sparse for g in grads):
             raise BadInput("sparse gradients are not supported: use Embedding(sparse=False)")
         if self.keep_gradients:
-            self.first_gradients = stash(self._gradients, params, grads, widen=True)
+            self._gradients = stash(self._gradients, grads)
+            self.first_gradients = dict(zip(params, self._gradients, strict=True))
         directions = grads
         if self.adaptive:
             sizes = torch._foreach_abs(params)
@@ -218,7 +218,7 @@ class SAM(Optimizer):
         scale = 0.0 if norm == 0 or not math.isfinite(norm) else 1 / grad_scale
         if scale and self.rule != "unnormalised":
             scale /= norm
-        stash(self._weights, params, params)
+        self._weights = stash(self._weights, params)
         self._moved = params
         for group, rho in zip(self.param_groups, self.radii(), strict=True):
             n = sum(p.grad is not None for p in group["params"])
@@ -240,7 +240,7 @@ class SAM(Optimizer):
     @torch.no_grad()
     def _restore(self) -> None:
         if self._moved:
-            torch._foreach_copy_(self._moved, [self._weights[p] for p in self._moved])
+            torch._foreach_copy_(self._moved, self._weights)
         self._moved = None
 
     def _leave(self) -> None:

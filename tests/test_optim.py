@@ -548,7 +548,7 @@ def test_more_bad_input() -> None:
     with pytest.raises(BadInput, match=r"steps = 0 is not a number in \[1, ∞\)"):
         ramp(0)
     opt = SAM(params, torch.optim.SGD, lr=0.1, rho_schedule=lambda t: -1.0)
-    with pytest.raises(BadInput, match=r"rho × rho_schedule\(0\) = -0.05 is not a number"):
+    with pytest.raises(BadInput, match=r"rho × rho_schedule\(t\) = -0.05 is not a number"):
         opt.step(closure_of(opt, lambda: value(params)))
     table = nn.Embedding(4, 2, sparse=True)
     opt = SAM(table.parameters(), torch.optim.SGD, lr=0.1)
