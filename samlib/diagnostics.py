@@ -82,8 +82,8 @@ def verdict(trace: Trace) -> str:
 
     ``diverged``: the loss is not finite, or its tail lies above 100 times the larger of baseline
     and start. ``hallucinated``: GradRatio < 1e-6 with ‖∇f(x)‖ > 1e-3 through the tail, whatever the
-    loss; or progress p < 0.2 (see :attr:`Trace.progress`), GradRatio < 0.1 through the tail and
-    ‖∇f(x)‖ > 0.01. ``converged``: p > 0.8, or ‖∇f(x)‖ and ‖∇f(x⁺)‖ both below 1e-6. ``stalled``: p
+    loss if it is finite; or progress p < 0.2 (see :attr:`Trace.progress`), GradRatio < 0.1 through
+    the tail and ‖∇f(x)‖ > 0.01. ``converged``: p > 0.8, or ‖∇f(x)‖ and ‖∇f(x⁺)‖ both below 1e-6. ``stalled``: p
     < 0.2 otherwise. ``running``: none of these; more steps, or a gradient descent twin, may decide
     it.
     """
@@ -91,11 +91,13 @@ def verdict(trace: Trace) -> str:
     norms, shifted = trace.grad_norm[tail], trace.shifted_grad_norm[tail]
     scale = max(abs(trace.baseline or 0.0), abs(float(trace.loss[0])))
     finite = all(np.isfinite(a).all() for a in (loss, norms, shifted))
-    if not finite or float(np.median(loss)) > 100 * scale:
+    if not finite:
         return "diverged"
     ratio = trace.grad_ratio[tail]
     if ratio.max() < 1e-6 and norms.min() > 1e-3:
-        return "hallucinated"
+        return "hallucinated"  # also if the start was so good that the loss grew 100-fold
+    if float(np.median(loss)) > 100 * scale:
+        return "diverged"
     p = trace.progress
     if (p is not None and p > 0.8) or max(norms.max(), shifted.max()) < 1e-6:
         return "converged"

@@ -308,6 +308,8 @@ STORIES = [
     ("landscape=saddle&steps=500&start=0.1,0.5", "SAM leaves for infinity: after"),
     ("landscape=saddle&start=0.3,0.05&rho=0.1", "SAM keeps stepping across the saddle (0, 0)"),
     ("landscape=himmelblau&rho=0.5", "SAM keeps stepping across the minimizer (3, 2)"),
+    ("start=0.99,0.01", "SAM hallucinates. It stands still at (0.2, 0)"),
+    ("eta=0.28&steps=600", "SAM keeps stepping across the saddle (0, 0), within 0.19"),
     ("rule=gd", "Gradient descent reaches the minimizer (1, 0)."),
     ("steps=40", "and falling: it is closing in on a hallucinated point"),
     ("steps=2", "SAM has not settled after 2 steps"),

@@ -141,6 +141,14 @@ def python_verdicts(name: str, x: Any, rho: Any, eta: Any, rule: str) -> list[st
     ]
 
 
+def test_verdict_of_a_start_next_to_a_minimizer(node: Node) -> None:
+    """The loss grows more than a hundredfold, and yet SAM comes to rest: hallucinated."""
+    start = [0.99, 0.01]
+    assert python_verdicts("double-well-2d", np.array([start]), 1.2, 0.1, "sam") == ["hallucinated"]
+    case = {"landscape": "double-well-2d", "x": start, "rho": 1.2, "eta": 0.1}
+    assert node("verdict", [{**case, "rule": "sam", "steps": 300}]) == ["hallucinated"]
+
+
 @pytest.mark.parametrize("name", landscapes.names())
 def test_verdicts_agree(node: Node, name: str) -> None:
     """200 trajectories of 300 steps: 100 of SAM, 50 of the exact gradient, 50 of gradient descent.

@@ -92,7 +92,7 @@ function mathematics() {
 		return [x[0] - eta * d[0], x[1] - eta * d[1]];
 	};
 
-	/** The path of a rule, with what the traces underneath show: arrays of steps + 1 entries. */
+	/** The path of a rule and its traces: arrays of steps + 1 entries. */
 	function trajectory(land, start, rho, eta, steps, rule) {
 		const path = { x: [], plus: [], loss: [], gradNorm: [], shiftedLoss: [], shiftedGradNorm: [] };
 		let x = [start[0], land.dim === 1 ? 0 : start[1]];
@@ -118,8 +118,8 @@ function mathematics() {
 		const sorted = [...loss].sort((a, b) => a - b), n = sorted.length;
 		const median = (sorted[(n - 1) >> 1] + sorted[n >> 1]) / 2;
 		if (![...loss, ...grads, ...shifted].every(Number.isFinite)) return "diverged";
-		if (median > 100 * Math.abs(path.loss[0])) return "diverged";
 		if (Math.max(...ratio) < 1e-6 && Math.min(...grads) > 1e-3) return "hallucinated";
+		if (median > 100 * Math.abs(path.loss[0])) return "diverged";
 		return Math.max(...grads, ...shifted) < 1e-6 ? "converged" : "running";
 	}
 
@@ -283,8 +283,7 @@ function mathematics() {
 		}).flat();
 	}
 
-	/** The limit around which x goes to and fro, or −1. SAM steps across critical points, where u turns over; a hallucinated
-	 *  point has such a cycle around it when η passes η_max. */
+	/** The limit around which x goes to and fro, or −1: a critical point, where u turns over, or a hallucinated one. */
 	function straddled(T, x, points) {
 		const y = T(x), middle = [(x[0] + y[0]) / 2, (x[1] + y[1]) / 2], away = points.map((p) => distance(p.x, middle));
 		const nearest = away.indexOf(Math.min(...away));
@@ -381,7 +380,10 @@ function say(value) {
 	const text = size !== 0 && (size < 1e-3 || size >= 1e5) ? tidy.toExponential(1) : String(tidy);
 	return text.replace("e+", "e").replaceAll("-", "−");
 }
-const sayPoint = (x, dim = x.length) => (dim === 1 ? say(x[0]) : `(${say(x[0])}, ${say(x[1])})`);
+function sayPoint(x, dim = x.length) {
+	const [a, b] = x.map((v) => say(Math.abs(v) < 1e-6 ? 0 : v));
+	return dim === 1 ? a : `(${a}, ${b})`;
+}
 
 /** Where a path ended, to follow the rule's name. `jump` is ηρ: as u turns over at a critical point c, SAM goes to and fro
  *  within some jump · ‖∇²f(c)‖ of it. */
@@ -399,8 +401,8 @@ function ending(path, { land, critical }, jump) {
 	const ratio = path.gradRatio.at(-1), unsettled = `has not settled after ${steps} steps: ‖∇f‖ = ${slope}, GradRatio = ${say(ratio)}`;
 	if (ratio < 0.1 && ratio < path.gradRatio[steps >> 1] / 2) return `${unsettled} and falling: it is closing in on a hallucinated point`;
 	const last = path.x.slice(-20), [before, old] = [last.at(-2), last.at(-3)], reach = (c) => Math.max(...last.map((p) => distance(p, c.x)));
-	const centre = critical.find((c) => reach(c) <= 2 * jump * Math.hypot(...land.hess(c.x).flat()));
-	if (centre) return `keeps stepping across the ${centre.kind} ${spot(centre.x)}, within ${say(reach(centre))} of it`;
+	const centre = critical.reduce((a, c) => (reach(c) < reach(a) ? c : a), critical[0]);
+	if (centre && reach(centre) <= 2 * jump * Math.hypot(...land.hess(centre.x).flat())) return `keeps stepping across the ${centre.kind} ${spot(centre.x)}, within ${say(reach(centre))} of it`;
 	if (old && distance(x, old) < 0.01 * distance(x, before)) return `goes to and fro between ${where} and ${spot(before)}`;
 	const near = critical.find((c) => distance(c.x, x) < 1e-3);
 	return near ? `is closing in on the ${near.kind} ${spot(near.x)}` : unsettled;
@@ -727,7 +729,7 @@ function drawPlane(pen, { plane }, state, scene, at, [bands, lines], basins) {
 	pen.axes(plane);
 }
 
-/** The line: f (and f^SAM) above, with its basins as a strip; the map T with its cobweb below. */
+/** The line: f and f^SAM above a strip of basins; the map T with its cobweb below. */
 function drawLine(pen, { plane, map }, state, scene, at, basins) {
 	const { colours } = pen, { land, critical, points, path, twin } = scene, f = (x) => land.f([x, 0]);
 	const n = Math.round(plane.width), xs = Array.from({ length: n + 1 }, (_, i) => plane.x0 + ((plane.x1 - plane.x0) * i) / n);
@@ -953,7 +955,7 @@ function render({ model, el }) {
 
 	// ---- drawing ----
 
-	/** JupyterLab may load the style sheet, and any page change its theme, at any time. */
+	/** JupyterLab may load the style sheet late, and any page change its theme. */
 	function restyle() {
 		const fresh = readColours(root);
 		if (JSON.stringify(fresh) === JSON.stringify(colours)) return;
