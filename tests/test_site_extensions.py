@@ -148,3 +148,17 @@ def test_a_change_drops_what_it_outdates(tmp_path: Path) -> None:
 def test_formulas_become_plain_words() -> None:
     tex = r"x^+ = x + \rho\,\nabla f(x), \eta_{\max} and H_*"
     assert page_finish.plain(tex) == "x⁺ = x + ρ∇f(x), η_max and H*"
+
+
+def test_icons_that_no_page_shows_are_dropped() -> None:
+    css = (
+        'a{--icon:"\uf0f3"}.fa-bars:before,.fa-navicon:before{content:"\\f0c9"}'
+        '.fa-ghost:before{content:"\\f6e2"}.fa-lg{font-size:1.25em}'
+        '@font-face{src:url(x/fa-solid-900.woff2) format("woff2"),url(x/fa-solid-900.ttf)}'
+    )
+    trimmed, shown = local_assets.trim_icons(css, {"fa-bars", "fa-lg"})
+    assert "fa-bars" in trimmed
+    assert "fa-lg" in trimmed
+    assert "ghost" not in trimmed
+    assert "@font-face{src:url(x/fa-solid-900.ttf)}" in trimmed
+    assert shown == {0xF0F3, 0xF0C9}

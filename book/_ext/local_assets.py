@@ -3,8 +3,8 @@
 MathJax: the pinned package sphinx-mathjax-offline carries all of MathJax 3.2.2 (15 MB). The site
 needs the one combined script, its fonts and the TeX extensions that it loads on demand (2.2 MB).
 
-Icons: the theme ships the same icons as a font and as a script of 1.5 MB that replaces the font's.
-The font is enough, so an empty script takes the other's place.
+Icons: the theme ships two thousand icons as a font, and again as a script of 1.5 MB that replaces
+the font's. The site shows about thirty, so it keeps those of the font, and an empty script.
 
 Figures: matplotlib writes 32 bits a pixel for the thousand or so colours of a figure. A palette of
 256 shows the same picture, to less than one level on average, in about a third of the bytes.
@@ -13,15 +13,19 @@ Figures: matplotlib writes 32 bits a pixel for the thousand or so colours of a f
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from importlib.metadata import distribution
 from pathlib import Path
 
+from fontTools import subset
 from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
 KEEP = ["tex-chtml.js", "input/tex/extensions", "output/chtml/fonts"]
+ICON = re.compile(r'((?:\.fa-[\w-]+:before,?)+)\{content:"\\([0-9a-f]+) ?"\}')
+WOFF2 = re.compile(r'url\([^)]*fa-solid-900\.woff2\) format\("woff2"\),')
 
 
 def provide(app: Sphinx, config: Config) -> None:
@@ -52,15 +56,55 @@ def palette(png: bytes) -> bytes:
     return min(png, small.getvalue(), key=len)
 
 
+def trim_icons(css: str, used: set[str]) -> tuple[str, set[int]]:
+    """The style sheet without the icons that no page uses, and the characters that it still shows.
+
+    ``used`` holds class names such as ``fa-bars``. Characters that the sheet names itself stay.
+    """
+    shown = {ord(c) for c in css if "\ue000" <= c <= "\uf8ff"}
+
+    def keep(rule: re.Match[str]) -> str:
+        if used.isdisjoint(re.findall(r"\.(fa-[\w-]+):before", rule[1])):
+            return ""
+        shown.add(int(rule[2], 16))
+        return rule[0]
+
+    return WOFF2.sub("", ICON.sub(keep, css)), shown
+
+
+def keep_icons(site: Path) -> None:
+    """Cut the theme's icon font and its style sheet to what the pages of ``site`` show."""
+    sheet = site / "_static/styles/pydata-sphinx-theme.css"
+    fonts = site / "_static/vendor/fontawesome/webfonts"
+    if not WOFF2.search(sheet.read_text(encoding="utf-8")):
+        return  # done before
+    sources = [*site.glob("*.html"), *(site / "_static").rglob("*.js")]
+    text = " ".join(p.read_text(encoding="utf-8") for p in sources if "mathjax" not in p.parts)
+    css, shown = trim_icons(
+        sheet.read_text(encoding="utf-8"), set(re.findall(r"\bfa-[\w-]+", text))
+    )
+    options = subset.Options(ignore_missing_unicodes=True)
+    font = subset.load_font(str(fonts / "fa-solid-900.ttf"), options)
+    cutter = subset.Subsetter(options)
+    cutter.populate(unicodes=shown)
+    cutter.subset(font)
+    subset.save_font(font, str(fonts / "fa-solid-900.ttf"), options)
+    (fonts / "fa-solid-900.woff2").unlink()
+    sheet.write_text(css, encoding="utf-8")
+
+
 def lighten(app: Sphinx, exception: Exception | None) -> None:
-    """Give the figures palettes, and drop the source maps that only the theme's authors need."""
-    if exception is None:
-        for path in (Path(app.outdir) / "_images").glob("*.png"):
-            png = path.read_bytes()
-            if len(small := palette(png)) < len(png):
-                path.write_bytes(small)
-        for path in (Path(app.outdir) / "_static").rglob("*.js.map"):
-            path.unlink()
+    """Drop from the finished site what no reader sees."""
+    if exception is not None or app.builder.name != "html":
+        return
+    site = Path(app.outdir)
+    for path in (site / "_images").glob("*.png"):
+        png = path.read_bytes()
+        if len(small := palette(png)) < len(png):
+            path.write_bytes(small)
+    for path in (site / "_static").rglob("*.map"):
+        path.unlink()
+    keep_icons(site)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
