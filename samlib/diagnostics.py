@@ -83,9 +83,9 @@ def verdict(trace: Trace) -> str:
     ``diverged``: the loss is not finite, or its tail lies above 100 times the larger of baseline
     and start. ``hallucinated``: GradRatio < 1e-6 with ‖∇f(x)‖ > 1e-3 through the tail, whatever the
     loss if it is finite; or progress p < 0.2 (see :attr:`Trace.progress`), GradRatio < 0.1 through
-    the tail and ‖∇f(x)‖ > 0.01. ``converged``: p > 0.8, or ‖∇f(x)‖ and ‖∇f(x⁺)‖ both below 1e-6. ``stalled``: p
-    < 0.2 otherwise. ``running``: none of these; more steps, or a gradient descent twin, may decide
-    it.
+    the tail and ‖∇f(x)‖ > 0.01. ``converged``: p > 0.8, or ‖∇f(x)‖ and ‖∇f(x⁺)‖ both below 1e-6.
+    ``stalled``: p < 0.2 otherwise. ``running``: none of these; more steps, or a gradient descent
+    twin, may decide it.
     """
     loss, tail = trace.loss[trace.tail], trace.tail
     norms, shifted = trace.grad_norm[tail], trace.shifted_grad_norm[tail]
