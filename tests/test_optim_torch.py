@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import json
 import os
 import warnings
 from collections.abc import Callable
@@ -374,3 +376,16 @@ def test_ddp_m_sam_averages_the_workers_shifted_gradients(replicas: list[dict[st
             shifted.append(gradient_at(model, trail[1] + 0.5 * g / g.norm(), loss_of))
         expected = trail[1] - 0.2 * (0.9 * velocity + torch.stack(shifted).mean(0))
         assert torch.allclose(trail[2], expected, rtol=0, atol=1e-6)
+
+
+def test_samlib_passes_every_question_it_asks_of_the_peers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks" / "peers")
+    faults = importlib.import_module("faults")
+    ours = faults.measure(next(peer for peer in faults.PEERS if peer.name == "samlib"))
+    assert {name: row["seen"] for name, row in ours.items() if row["ok"] is not True} == {}
+    recorded = json.loads(Path(faults.__file__).with_name("faults.json").read_text())
+    assert set(recorded["checks"]) == set(faults.CHECKS)
+    for peer in recorded["peers"].values():
+        assert set(peer["results"]) == set(ours)
