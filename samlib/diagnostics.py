@@ -113,8 +113,8 @@ def stall_kind(trace: Trace) -> str:
 
 
 # The running verdict looks at the last fifth of the steps so far and compares it with an earlier
-# window, an octave back. Chosen on monitor-tune, corrected once after monitor-heldout (it asked for
-# GradRatio < 0.1 through W too), then settled; monitor-judged was recorded after that.
+# window, an octave back. Its thresholds were chosen on the record monitor-tune, changed after each
+# of monitor-heldout and monitor-judged, and settled before monitor-final was recorded.
 STALLS = ("stalled: chaotic", "stalled: saddle")
 RUNNING = ("running", "descending", "converged", "hallucinated", *STALLS, "diverged")
 FIRST_STEP = 30  # before it every verdict is "running"
@@ -136,8 +136,8 @@ def running_verdict(
 
     ``diverged``: not finite, or 100 times the first loss. ``converged``: both norms below 1e-6 of
     the first. ``hallucinated``: GradRatio < 1e-6 through W and ν > 1e-3; or Δ ≤ 0.03, ν > 0.01 and
-    GradRatio < 0.1 through (0.95t, t]; or Δ ≤ 0, ν > 0.01 and GradRatio is dying: below 0.25 and
-    below 0.6 of what it was in (0.4t, 0.5t].
+    GradRatio < 0.1 through (0.95t, t]; or Δ ≤ 0, ν > 0.01 and GradRatio is dying: below a half, also
+    through (0.95t, t], and below a half of what it was in (0.4t, 0.5t].
     ``descending``: Δ > 0.03, or 0.3 of the whole fall came since half-time (at a steady speed, a
     small one too, it is a half). Otherwise ``stalled`` if the loss is above 0.8 of the first, at a
     ``saddle`` if ν < 0.01 and GradRatio > 1, else ``chaotic``; and ``converged`` if it is not.
@@ -162,10 +162,10 @@ def running_verdict(
     if fall > FALL:
         return "descending"
     low, size = float(np.median(ratio)), float(np.median(norms))
-    ends_low = grad_ratio(grad_norm[last], shifted_grad_norm[last]).max() < 0.1
+    end = float(grad_ratio(grad_norm[last], shifted_grad_norm[last]).max())
     earlier = float(np.median(grad_ratio(grad_norm[before], shifted_grad_norm[before])))
-    dying = low < min(0.25, 0.6 * earlier) and fall <= 0
-    if size > 0.01 and (dying or ends_low):
+    dying = end < 0.5 and low < 0.5 and low < 0.5 * earlier and fall <= 0
+    if size > 0.01 and (dying or end < 0.1):
         return "hallucinated"
     if now <= 0.8 * first:
         return "converged"
