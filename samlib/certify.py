@@ -137,8 +137,8 @@ class Certificate(Claims):
         elif "does not attract" in self.proved:
             lines.append("does not attract: A has an eigenvalue with negative real part")
         if self.basin is not None:
-            start = f"from every start within {self.basin.radius:.1e}"
-            lines.append(f"SAM converges to x_h {start} for η ≤ {self.basin.eta:.3g}")
+            near = f"{self.basin.radius:.1e} (Euclidean)"
+            lines.append(f"converges from within {near} for every η ≤ {self.basin.eta:.3g}")
         return "\n".join([*lines, f"proved with {self.bits} bits"])
 
 

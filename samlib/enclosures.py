@@ -8,7 +8,7 @@ never lets a false one pass. Zeros: Krawczyk, *Computing* 4 (1969) 187–201; th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -154,17 +154,22 @@ def inertia(hessian: Array) -> Inertia | None:
 class Discs:
     """Discs that together hold the spectrum of every matrix in an enclosure, one for each block.
 
-    A real basis V makes V⁻¹AV nearly block diagonal: 1×1 blocks (a) for real eigenvalues and 2×2
-    blocks ((a, b), (−b, a)) for pairs a ± ib. Both are normal, so Gershgorin's theorem holds block
-    by block, with centre a ± ib and the sum of all other entries of the block's rows as radius.
-    ``outer`` and ``inner`` bound ‖V‖ and ‖V⁻¹‖ between max |x_i| and the largest block norm.
+    A real basis V makes V⁻¹AV = D + E nearly block diagonal: D has 1×1 blocks (a) for real
+    eigenvalues and 2×2 blocks ((a, b), (−b, a)) for pairs a ± ib. Both are normal, so Gershgorin's
+    theorem holds block by block, with centre a ± ib and the sum of |E| over the block's rows as
+    radius. ``error`` bounds ‖E‖ and ``condition`` ‖V‖‖V⁻¹‖, both in the 2-norm.
     """
 
     centres: NDArray[np.complex128]
     sizes: NDArray[np.int_]
     radii: Array
-    outer: Any
-    inner: Any
+    error: Any
+    condition: Any
+
+    def around(self, change: Any) -> Discs:
+        """Discs for A + C, for all C with ‖C‖ ≤ ``change`` in the 2-norm, in the same basis."""
+        radius = self.error + self.condition * change
+        return replace(self, radii=np.array([radius] * len(self.centres)), error=radius)
 
     @property
     def real_part(self) -> float:
@@ -184,10 +189,10 @@ class Discs:
 
     @property
     def eta_max(self) -> float | None:
-        """A lower bound of min 2 Re λ/|λ|²: for smaller η > 0, I − ηA contracts in the block norm.
+        """A lower bound of min 2 Re λ/|λ|²: for smaller η > 0 all |1 − ηλ| < 1.
 
         For a disc of centre c and radius r < Re c, |1 − ηc| + ηr < 1 if and only if
-        η < 2(Re c − r)/(|c|² − r²).
+        η < 2(Re c − r)/(|c|² − r²). With ‖E‖ ≤ r in all discs, it makes ‖V⁻¹(I − ηA)V‖ < 1.
         """
         from flint import arb
 
@@ -218,12 +223,15 @@ def discs(matrix: Array) -> Discs | None:
     except np.linalg.LinAlgError:
         return None
     basis, inverse = balls(v), balls(w)
-    gap = max(defect(w, basis).sum(1), key=upper)  # ‖E‖ for wv = I − E, so v⁻¹ = (I − E)⁻¹w
+    lost = defect(w, basis)  # |F| for wv = I − F, so v⁻¹ = (I − F)⁻¹w
+    gap = max([*lost.sum(0), *lost.sum(1)], key=upper)  # bounds ‖F‖ in every norm used here
     if not gap < 1:
         return None
     near = mm(inverse, mm(matrix, basis))
-    # v⁻¹Av − wAv = E(I − E)⁻¹ wAv: each entry is at most ‖E‖/(1 − ‖E‖) times its column's largest.
-    slack = gap / (1 - gap) * sum(max(column, key=upper) for column in np.abs(near).T)
+    # v⁻¹Av − wAv = F(I − F)⁻¹ wAv: each entry is at most ‖F‖/(1 − ‖F‖) times its column's largest.
+    gap = gap / (1 - gap)
+    slack = gap * sum(max(column, key=upper) for column in np.abs(near).T)
+    rest = gap * two_norm(near)
     sizes = np.diff([*starts, len(v)])
     for j, size in zip(starts, sizes, strict=True):
         block = midpoints(near[j : j + size, j : j + size])
@@ -232,7 +240,17 @@ def discs(matrix: Array) -> Discs | None:
         near[j : j + size, j : j + size] -= balls(np.array([[a, b], [-b, a]])[:size, :size])
         centres.append(complex(a, b))
     rows = np.abs(near).sum(1) + slack
-    # A block has at most two rows, and √2 < 3/2.
-    inner = max(np.abs(inverse).sum(1), key=upper) / (1 - gap) * 3 / 2
-    outer = max(np.abs(basis).sum(1), key=upper)
-    return Discs(np.array(centres), sizes, np.add.reduceat(rows, starts), outer, inner)
+    return Discs(
+        np.array(centres),
+        sizes,
+        np.add.reduceat(rows, starts),
+        two_norm(near) + rest,
+        (two_norm(mm(basis.T, basis)) * two_norm(mm(inverse, inverse.T))).sqrt() * (1 + gap),
+    )
+
+
+def two_norm(matrix: Array) -> Any:
+    """A bound of the 2-norm: √(largest row sum · largest column sum) of the absolute values."""
+    sizes = np.abs(matrix)
+    rows, columns = (max(sizes.sum(axis), key=upper).upper() for axis in (1, 0))
+    return (rows * columns).sqrt()

@@ -13,6 +13,7 @@ import numpy as np
 
 from samlib.balls import Array, ball, lower, midpoints
 from samlib.enclosures import (
+    Discs,
     Floats,
     Inertia,
     ShiftedGradient,
@@ -20,6 +21,7 @@ from samlib.enclosures import (
     discs,
     inertia,
     krawczyk,
+    two_norm,
 )
 
 
@@ -39,8 +41,8 @@ class NotCertified(Exception):
 class Basin:
     """Where SAM certainly converges to x_h.
 
-    Any start with |x − x_h| ≤ ``radius`` in each coordinate does so, for every 0 < η ≤ ``eta``.
-    ``box`` is the half-width of the box around the centre over which A was enclosed to prove it.
+    Any start with ‖x − x_h‖ ≤ ``radius`` (Euclidean) does so, for every 0 < η ≤ ``eta``. ``box`` is
+    the half-width of the box around the centre over which A was enclosed to prove it.
     """
 
     radius: float
@@ -122,6 +124,7 @@ class Proof:
         self.f, self.centre, self.radius = f, centre, radius
         self.near = f.over(centre, radius)
         self.derivative = self.near.derivative
+        self.spectrum = discs(self.derivative)
         self._separations: dict[float, float] = {}
         self._basins: dict[float, tuple[float, Basin | None]] = {}
 
@@ -143,7 +146,7 @@ class Proof:
         if box > self.radius and not self.separation(box) < 1:
             raise NotCertified("precision", f"uniqueness is not proved for radius {box:g}")
         proved = {"exists", "unique", "gradient is nonzero"}
-        signs, around = inertia(near.hessian), discs(a)
+        signs, around = inertia(near.hessian), self.spectrum
         if signs is not None:
             proved.add(f"image is {signs.kind}")
         eta = None if around is None else around.eta_max
@@ -183,19 +186,21 @@ class Proof:
     def basin(self, box: float) -> tuple[float, Basin | None]:
         """The least real part in the spectra of A(x), x in centre ± box, and what follows.
 
-        If one basis V gives all these A(x) discs right of the axis, then for η below their eta_max
-        SAM's map contracts towards x_h in the block norm of V⁻¹x, on each ball of it in the box.
+        In the basis V of :class:`Discs`, A(x) is off D by at most ‖E‖ + cond(V)·‖A(x) − A(x_h)‖.
+        For η below the eta_max of discs that wide, SAM's map contracts towards x_h in the norm
+        ‖V⁻¹x‖, on each ball of that norm in the box.
         """
         if box not in self._basins:
-            found = discs(self.f.over(self.centre, box).derivative)
+            found: Discs | None = None
+            if self.spectrum is not None:
+                change = two_norm(self.f.over(self.centre, box).derivative - self.derivative)
+                found = self.spectrum.around(change)
             eta, basin = None if found is None else found.eta_max, None
             if found is not None and eta is not None and box > self.radius:
-                room = ball(Fraction(box) - Fraction(self.radius))
-                reach = lower(room / (found.outer * found.inner))
-                # Strictly below the bound: at the bound itself I − ηA need not contract.
-                basin = Basin(reach, math.nextafter(eta, 0), box)
-            real_part = -math.inf if found is None else found.real_part
-            self._basins[box] = (real_part, basin)
+                reach = ball(Fraction(box) - Fraction(self.radius)) / found.condition
+                # Strictly below the bound: at the bound itself the map need not contract.
+                basin = Basin(lower(reach), math.nextafter(eta, 0), box)
+            self._basins[box] = (-math.inf if found is None else found.real_part, basin)
         return self._basins[box]
 
     def widest_box(self, scale: float) -> float:
@@ -216,11 +221,8 @@ class Proof:
 
     def widest_basin(self, box: float) -> float | None:
         """A half-width for :meth:`basin` that keeps most of min Re λ(A); None if none does."""
-        middle, r = midpoints(self.derivative), box
-        if not np.isfinite(middle).all() or not box > self.radius:
-            return None
-        real_part = float(np.linalg.eigvals(middle).real.min())
-        if not real_part > 0:
+        real_part, r = -1.0 if self.spectrum is None else self.spectrum.real_part, box
+        if not (real_part > 0 and box > self.radius):
             return None
         for _ in range(6):
             left = self.basin(r)[0]

@@ -25,6 +25,7 @@ from samlib.enclosures import (  # noqa: E402
     discs,
     inertia,
     krawczyk,
+    two_norm,
 )
 from samlib.errors import BadInput  # noqa: E402
 from samlib.landscapes import Landscape  # noqa: E402
@@ -115,10 +116,10 @@ def test_starts_in_the_basin_converge_and_eta_max_is_sharp() -> None:
     c = certify(WELL, [0.2, 0.0], 1.2)
     assert c.basin is not None
     assert c.basin.radius > 1e-4
-    corners = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]]) * c.basin.radius
-    for eta in (0.01, 0.1, c.basin.eta):
+    corners = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]]) / np.sqrt(2) * c.basin.radius
+    for eta in (0.05, 0.1, c.basin.eta):
         x = c.x_h + corners
-        for _ in range(2000):
+        for _ in range(500):
             x = sam_step(WELL, x, 1.2, eta)
         np.testing.assert_allclose(x, np.tile(c.x_h, (4, 1)), atol=1e-9)
     x = c.x_h + 1e-4 * corners
@@ -343,6 +344,35 @@ def test_discs_of_an_enclosure_hold_the_spectra_of_its_members() -> None:
             assert (near <= radii).any()
         eta = 0.999 * found.eta_max
         assert np.abs(np.linalg.eigvals(np.eye(5) - eta * member)).max() < 1
+
+
+def test_discs_widened_by_a_change_hold_the_spectra_of_all_such_changes() -> None:
+    rng = np.random.default_rng(4)
+    middle = rng.normal(size=(5, 5)) + 4 * np.eye(5)
+    with precision(128):
+        found = discs(balls(middle))
+        assert found is not None
+        values, vectors = np.linalg.eig(middle)
+        assert found.condition >= np.linalg.cond(vectors.real) or (values.imag != 0).any()
+        wide = found.around(flint.arb(0.05))
+        radius = float(wide.radii[0].upper())
+        assert found.eta_max > wide.eta_max
+        assert wide.real_part == pytest.approx(found.centres.real.min() - radius, abs=1e-9)
+    for _ in range(200):
+        change = rng.normal(size=(5, 5))
+        member = middle + 0.05 * change / np.linalg.norm(change, 2)
+        for value in np.linalg.eigvals(member):
+            near = np.minimum(abs(value - found.centres), abs(value - found.centres.conj()))
+            assert near.min() <= radius
+
+
+def test_two_norm_is_a_bound() -> None:
+    matrix = np.random.default_rng(5).normal(size=(4, 4))
+    with precision(128):
+        bound = float(two_norm(balls(matrix)).upper())
+        assert np.linalg.norm(matrix, 2) <= bound <= 3 * np.linalg.norm(matrix, 2)
+        # entries whose balls contain 0 do not make it fail
+        assert two_norm(balls(np.zeros((2, 2))) + flint.arb(0, 1)) >= 1.9
 
 
 def test_contraction_bounds_the_spectral_radius_of_the_defect() -> None:
