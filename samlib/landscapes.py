@@ -16,7 +16,7 @@ import numpy as np
 import sympy
 
 from samlib import codegen
-from samlib.errors import BadInput
+from samlib.errors import BadInput, check_choice
 
 _FUNCTIONS = [
     *("exp", "log", "sqrt", "sin", "cos", "tan", "asin", "acos", "atan"),
@@ -248,8 +248,7 @@ def names() -> list[str]:
 @functools.cache
 def get(name: str) -> Landscape:
     """The landscape of that name (one shared object a name). BadInput lists the names."""
-    if name not in _ROWS:
-        raise BadInput(f"unknown landscape {name!r}; known are {', '.join(_ROWS)}")
+    check_choice("landscape", name, _ROWS)
     expr, symbols, box, about = _ROWS[name]
     ends = [float(number) for number in box.split()]
     pairs = list(zip(ends[::2], ends[1::2], strict=True))

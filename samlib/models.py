@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from samlib.errors import BadInput
+from samlib.errors import BadInput, check_choice, check_whole
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
 
@@ -32,13 +32,9 @@ class MLP(nn.Sequential):
         depth: int = 1,
         activation: str = "tanh",
     ) -> None:
-        if activation not in ACTIVATIONS:
-            raise BadInput(
-                f"activation {activation!r} is unknown; use one of {sorted(ACTIVATIONS)}"
-            )
+        check_choice("activation", activation, ACTIVATIONS)
         for name, value in (("width", width), ("depth", depth)):
-            if not isinstance(value, int) or not 1 <= value <= 100_000:
-                raise BadInput(f"{name} = {value!r} is not a whole number in [1, 100000]")
+            check_whole(name, value, 1, 100_000)
         sizes = [in_features] + [width] * depth
         layers: list[nn.Module] = []
         for a, b in pairwise(sizes):
@@ -60,13 +56,9 @@ def build(name: str, *, seed: int | None = None, **kw: object) -> nn.Module:
     ``seed`` draws the initial weights from a generator of its own and leaves torch's global one
     alone. The options are those of the class, for example :class:`MLP`.
 
-    Raises
-    ------
-    BadInput
-        If the name or an option is unknown, or an option is out of range.
+    BadInput if the name or an option is unknown, or an option is out of range.
     """
-    if name not in BUILDERS:
-        raise BadInput(f"model {name!r} is unknown; use one of {names()}")
+    check_choice("model", name, BUILDERS)
     with torch.random.fork_rng(enabled=seed is not None, devices=[]):
         if seed is not None:
             torch.manual_seed(seed)

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from samlib.errors import BadInput
+from samlib.errors import check_choice
 
 Array: TypeAlias = Any
 """A NumPy array or a torch tensor of shape (..., d)."""
@@ -119,6 +119,5 @@ def get(name: str | Rule) -> Rule:
     """The rule of that name, or ``name`` itself if it is a rule. BadInput lists the names."""
     if callable(name):
         return name
-    if name not in _RULES:
-        raise BadInput(f"unknown rule {name!r}; known are {', '.join(_RULES)}")
+    check_choice("rule", name, _RULES)
     return _RULES[name]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samlib import diagnostics, models, records, rules
-from samlib.errors import BadInput, check_number
+from samlib.errors import check_choice, check_number, check_whole
 from samlib.objective import DTYPES, LOSSES
 
 
@@ -22,12 +22,7 @@ class RunSpec:
     are plain gradient descent before SAM begins (Park et al., 2025). ``batch``: mini-batch size,
     None for full batch. ``seed`` draws the initial weights (and the batches); ``data_seed`` draws
     the subset and the label noise. Units: ρ is a distance in parameter space, ``lr`` multiplies the
-    gradient.
-
-    Raises
-    ------
-    BadInput
-        If a value is out of its range; data are checked when they are loaded.
+    gradient. BadInput if a value is out of its range; data are checked when they are loaded.
     """
 
     data: str = "digits"
@@ -56,32 +51,24 @@ class RunSpec:
         check_number("lr", self.lr, 0, 1e3, strict=True, remedy="usual values are 0.001 to 1")
         check_number("weight_decay", self.weight_decay, 0, 1e3)
         check_number("warm_start", self.warm_start, 0, 1, remedy="it is a fraction of the steps")
-        whole = [("steps", 1, 10**8), ("seed", 0, 2**31), ("data_seed", 0, 2**31)]
-        whole += [(k, 1, 10**9) for k in ("n", "batch") if getattr(self, k) is not None]
-        for name, low, high in whole:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise BadInput(f"{name} = {value!r} is not a whole number in [{low}, {high}]")
-        if self.rule not in rules.names():
-            raise BadInput(f"rule {self.rule!r} is unknown; use one of {rules.names()}")
-        if self.model not in models.names():
-            raise BadInput(f"model {self.model!r} is unknown; use one of {models.names()}")
-        if self.loss not in LOSSES:
-            raise BadInput(f"loss {self.loss!r} is unknown; use one of {list(LOSSES)}")
-        if self.dtype not in DTYPES:
-            raise BadInput(f"dtype {self.dtype!r} is unknown; use one of {sorted(DTYPES)}")
+        limits = {"steps": (1, 10**8), "seed": (0, 2**31), "data_seed": (0, 2**31)}
+        limits |= {k: (1, 10**9) for k in ("n", "batch") if getattr(self, k) is not None}
+        for name, (low, high) in limits.items():  # a NumPy integer becomes an int: it has no JSON
+            object.__setattr__(self, name, check_whole(name, getattr(self, name), low, high))
+        check_choice("rule", self.rule, rules.names())
+        check_choice("model", self.model, models.names())
+        check_choice("loss", self.loss, LOSSES)
+        check_choice("dtype", self.dtype, DTYPES)
 
     def to_json(self) -> dict[str, Any]:
         """The spec as a JSON object."""
-        return {
-            k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()
-        }
+        return dataclasses.asdict(self) | {"classes": self.classes and list(self.classes)}
 
     @classmethod
     def from_json(cls, spec: dict[str, Any]) -> RunSpec:
         """The spec that :meth:`to_json` wrote."""
         classes = spec.get("classes")
-        return cls(**{**spec, "classes": tuple(classes) if classes is not None else None})
+        return cls(**(spec | {"classes": classes and tuple(classes)}))
 
     @property
     def id(self) -> str:
@@ -107,14 +94,9 @@ class Run:
 
     def record(self) -> records.Record:
         """The run as one line of a record folder."""
-        return {
-            "id": self.spec.id,
-            "spec": self.spec.to_json(),
-            "verdict": self.verdict,
-            "metrics": records.sanitised(self.metrics),
-            "data": self.data,
-            "provenance": self.provenance,
-        }
+        plain = {k: getattr(self, k) for k in ("verdict", "data", "provenance")}
+        plain |= {"id": self.spec.id, "spec": self.spec.to_json()}
+        return plain | {"metrics": records.sanitised(self.metrics)}
 
     def curves(self, points: int = 200) -> dict[str, NDArray[np.float32]]:
         """The trace at about ``points`` steps, evenly spaced in log(1 + step), as float32."""

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from samlib import rules
-from samlib.errors import BadInput
+from samlib.errors import BadInput, check_whole
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -43,7 +42,7 @@ def trajectory(
     """
     step = _stepper(landscape, rho, eta, rule)
     x = np.array(x0, dtype=np.float64)
-    out = np.empty((_positive("steps", steps) + 1, *x.shape))
+    out = np.empty((_steps(steps) + 1, *x.shape))
     out[0] = x
     for k in range(1, len(out)):
         out[k] = x = step(x)
@@ -55,7 +54,8 @@ def grid(landscape: Any, n: int) -> Floats:
 
     In two dimensions entry [i, j] has the j-th x and the i-th y, the order of ``imshow``.
     """
-    axes = [np.linspace(low, high, _positive("n", n)) for low, high in landscape.box]
+    n = check_whole("n", n, remedy="try n = 100")
+    axes = [np.linspace(low, high, n) for low, high in landscape.box]
     return np.stack(np.meshgrid(*axes), axis=-1)
 
 
@@ -100,7 +100,7 @@ def basins(
     by a chain with gaps below ``merge`` share a label, so a curve of limits is one. BadInput as for
     ``trajectory``.
     """
-    step, steps = _stepper(landscape, rho, eta, rule), _positive("steps", steps)
+    step, steps = _stepper(landscape, rho, eta, rule), _steps(steps)
     starts = np.asarray(starts, dtype=np.float64)
     points = starts.reshape(-1, starts.shape[-1])
     bound = 1e6 * (1 + np.abs(points).max(initial=0.0))
@@ -172,7 +172,5 @@ def _stepper(landscape: Any, rho: Any, eta: Any, rule: str | rules.Rule) -> Call
     return step
 
 
-def _positive(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise BadInput(f"{name} = {value!r} must be a positive integer; try {name} = 500")
-    return int(value)
+def _steps(steps: int) -> int:
+    return check_whole("steps", steps, remedy="try steps = 500")

@@ -276,12 +276,12 @@ def test_bad_rho_and_eta_are_refused(name: str, value: float) -> None:
 @pytest.mark.parametrize("steps", [0, -3, 2.5, True, "10"])
 def test_bad_steps_are_refused(steps: object) -> None:
     for function in (sam.trajectory, sam.basins):
-        with pytest.raises(BadInput, match=r"steps = .* positive integer"):
+        with pytest.raises(BadInput, match=r"steps = .* is not a whole number ≥ 1; try steps"):
             function(WELL, [[0.5]], 0.1, 0.1, steps)  # type: ignore[arg-type]
 
 
 def test_bad_starts_and_rules_are_refused() -> None:
     with pytest.raises(BadInput, match=r"\(\.\.\., 1\)"):
         sam.trajectory(WELL, [0.5, 0.2], 0.1, 0.1, 5)
-    with pytest.raises(BadInput, match="unknown rule"):
+    with pytest.raises(BadInput, match="rule 'adam' is unknown; use one of gd, sam"):
         sam.trajectory(WELL, [0.5], 0.1, 0.1, 5, "adam")
