@@ -6,18 +6,18 @@ tables ``[fixed]`` (options of RunSpec) and ``[grid]`` (lists; every combination
 
 from __future__ import annotations
 
-import itertools
 import os
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import fields
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from samlib import records
 from samlib.errors import BadInput
 from samlib.runs import RunSpec
-from samlib.train import train_many
+from samlib.train import Progress, train_many
 
 CHUNK = 32  # runs trained in one stack: bounds memory, and what an interruption loses
 
@@ -25,22 +25,17 @@ CHUNK = 32  # runs trained in one stack: bounds memory, and what an interruption
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[RunSpec]]:
     """Read an experiment file: its table and the specs of its runs, in the grid's order.
 
-    Raises
-    ------
-    BadInput
-        If the file cannot be read, or names an option that RunSpec does not have.
+    BadInput if the file cannot be read, or names an option that RunSpec does not have.
     """
     try:
         table = tomllib.loads(Path(path).read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise BadInput(f"experiment {str(path)!r}: {error}") from None
-    fixed, grid = table.get("fixed", {}), table.get("grid", {})
-    known = {f.name for f in fields(RunSpec)}
-    if unknown := sorted({*fixed, *grid} - known):
-        raise BadInput(f"experiment {str(path)!r}: unknown options {unknown}; use {sorted(known)}")
-    combinations = itertools.product(*grid.values())
-    specs = [RunSpec.from_json({**fixed, **dict(zip(grid, c, strict=True))}) for c in combinations]
-    return table, specs
+        fixed, grid = table.get("fixed", {}), table.get("grid", {})
+        rows = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+        return table, [RunSpec.from_json(fixed | row) for row in rows]
+    except (OSError, TypeError, ValueError) as error:
+        known = ", ".join(field.name for field in fields(RunSpec))
+        remedy = f"give a TOML file whose [fixed] and [grid] (of lists) hold only {known}"
+        raise BadInput(f"experiment {str(path)!r}: {error}; {remedy}") from None
 
 
 def sweep(
@@ -50,7 +45,7 @@ def sweep(
     device: str = "auto",
     data_root: str | None = None,
     threads: int = 1,
-    progress: Callable[[int], object] | None = None,
+    progress: Progress | None = None,
 ) -> int:
     """Train and record the runs that the folder ``out`` does not hold yet; return their number.
 
@@ -62,8 +57,7 @@ def sweep(
     todo = [s for s in dict.fromkeys(specs) if s.id not in have]
     for start in range(0, len(todo), CHUNK):
         chunk = todo[start : start + CHUNK]
-        runs = train_many(chunk, device=device, data_root=data_root, threads=threads)
-        for run in runs:
+        for run in train_many(chunk, device=device, data_root=data_root, threads=threads):
             records.append(folder, run.record(), run.curves())
             if progress:
                 progress(1)

@@ -9,8 +9,9 @@ rounding.
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,17 +19,13 @@ import torch
 from torch import Tensor
 
 from samlib import data, diagnostics, records, rules
-from samlib.errors import BadInput
+from samlib.errors import BadInput, check_whole
 from samlib.objective import Objective
 from samlib.runs import Run, RunSpec
 
 __all__ = ["Run", "RunSpec", "objective", "resolve_device", "train", "train_many"]
 
-# Rows of one stack may differ in these fields; everything else is shared.
-ROW_FIELDS = ("rho", "lr", "seed", "warm_start", "rule")
 CHECK_EVERY = 100  # steps between looks for runs that diverged
-
-
 Progress = Callable[[int], object]
 
 
@@ -54,17 +51,12 @@ def train_many(
     Runs that may share a stack do; each run's gradient descent twin is added unless ``twins`` is
     False (the verdict is then ``running`` wherever it needs one). ``progress`` is called with the
     number of finished run-steps. One thread by default: the matrices are small, and results then do
-    not depend on the machine's load.
-
-    Raises
-    ------
-    BadInput
-        If a spec's data or model cannot be built, or the device is not there.
+    not depend on the machine's load. BadInput if a spec's data or model cannot be built, or the
+    device is not there.
     """
     device = resolve_device(device)
-    wanted = list(dict.fromkeys(specs))
-    if twins:
-        wanted = list(dict.fromkeys(wanted + [s.twin() for s in wanted]))
+    check_whole("threads", threads, 1, 1024)
+    wanted = dict.fromkeys([*specs, *(s.twin() for s in specs if twins)])
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     done: dict[RunSpec, Run] = {}
@@ -77,36 +69,23 @@ def train_many(
 
 
 def resolve_device(name: str) -> str:
-    """``auto`` becomes cuda where there is one, else cpu.
-
-    Raises
-    ------
-    BadInput
-        If CUDA is asked for where there is none, or the name is not a device.
-    """
+    """``auto`` becomes cuda where there is one, else cpu; BadInput if the device is not there."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(name).type
-    except RuntimeError:
-        raise BadInput(f"device {name!r} is unknown; use auto, cpu or cuda") from None
-    if kind == "cuda" and not torch.cuda.is_available():
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise BadInput(f"device {name!r} is unknown; use auto, cpu or cuda")
+    if name != "cpu" and not torch.cuda.is_available():
         raise BadInput(f"device {name!r}: this machine has no CUDA device; use --device cpu")
-    if kind not in ("cpu", "cuda"):
-        raise BadInput(f"device {name!r} is not supported; use auto, cpu or cuda")
     return name
 
 
-def _stacks(specs: list[RunSpec]) -> list[list[RunSpec]]:
+def _stacks(specs: Iterable[RunSpec]) -> list[list[RunSpec]]:
     """Group specs that can train as rows of one matrix; gradient descent is SAM with ρ = 0."""
-    groups: dict[tuple[Any, ...], list[RunSpec]] = {}
+    groups: dict[RunSpec, list[RunSpec]] = {}
     for s in specs:
-        free = [k for k in ROW_FIELDS if not (k == "seed" and s.batch)]
-        shared = dataclasses.asdict(s)
-        for k in free:
-            del shared[k]
-        rule = "sam" if s.rule == "gd" else s.rule
-        groups.setdefault((rule, *shared.values()), []).append(s)
+        rule, seed = "sam" if s.rule == "gd" else s.rule, s.seed if s.batch else 0
+        shared = dataclasses.replace(s, rule=rule, seed=seed, rho=0.0, lr=1.0, warm_start=0.0)
+        groups.setdefault(shared, []).append(s)
     return list(groups.values())
 
 
@@ -124,43 +103,16 @@ def _batches(spec: RunSpec, rows: int, device: str) -> Iterator[Tensor | None]:
 def objective(
     spec: RunSpec, device: str = "cpu", data_root: str | None = None
 ) -> tuple[Objective, data.Dataset]:
-    """The function f that ``spec`` trains on, and its data set.
+    """The function f that ``spec`` trains on, and its data set; BadInput if one cannot be built."""
 
-    Raises
-    ------
-    BadInput
-        If the data or the network cannot be built.
-    """
-    dataset = data.load(
-        spec.data,
-        root=data_root,
-        n=spec.n,
-        seed=spec.data_seed,
-        classes=spec.classes,
-        features=spec.features,
-        label_noise=spec.label_noise,
-    )
-    f = Objective(
-        dataset,
-        model=spec.model,
-        loss=spec.loss,
-        weight_decay=spec.weight_decay,
-        dtype=spec.dtype,
-        device=device,
-        width=spec.width,
-        depth=spec.depth,
-        activation=spec.activation,
-    )
+    def of(*names: str) -> dict[str, Any]:
+        return {name: getattr(spec, name) for name in names}
+
+    cut = of("n", "classes", "features", "label_noise")
+    dataset = data.load(spec.data, data_root, seed=spec.data_seed, **cut)
+    network = of("model", "width", "depth", "activation")
+    f = Objective(dataset, device=device, **network, **of("loss", "weight_decay", "dtype"))
     return f, dataset
-
-
-def _train_stack(
-    specs: list[RunSpec], device: str, data_root: str | None, progress: Progress | None
-) -> dict[RunSpec, Run]:
-    started = time.time()
-    f, dataset = objective(specs[0], device, data_root)
-    theta, curves = _descend(specs, f, device, progress)
-    return _runs(specs, f, theta, curves, started, device, dataset.describe())
 
 
 def _descend(
@@ -201,42 +153,34 @@ def _descend(
     return final, curves
 
 
-def _runs(
-    specs: list[RunSpec],
-    f: Objective,
-    theta: Tensor,
-    curves: Tensor,
-    started: float,
-    device: str,
-    described: dict[str, Any],
+def _train_stack(
+    specs: list[RunSpec], device: str, data_root: str | None, progress: Progress | None
 ) -> dict[RunSpec, Run]:
-    """Finish a stack: measure every row at its last point."""
-    accuracy = [f.accuracy(theta, x, y) for x, y in ((f.x, f.y), (f.x_test, f.y_test))]
-    numbers = curves.double().cpu().numpy()
-    wall = time.time() - started
+    """Train a stack and measure every row at its last point; verdicts come later."""
+    started = time.time()
+    f, dataset = objective(specs[0], device, data_root)
+    theta, curves = _descend(specs, f, device, progress)
+    train_accuracy = f.accuracy(theta, f.x, f.y)
+    test_accuracy = f.accuracy(theta, f.x_test, f.y_test)
+    wall = {"wall_time_s": round(time.time() - started, 3)}
     where = records.provenance(started, device, torch.get_num_threads())
-    where |= {"stack": len(specs), "wall_time_s": round(wall, 3)}
-    out = {}
+    where |= wall | {"stack": len(specs)}
+    last = ("loss", "grad_norm", "shifted_loss", "shifted_grad_norm", "grad_ratio", "loss_gap")
+    numbers, done = curves.double().cpu().numpy(), {}
     for i, s in enumerate(specs):
         loss, norm, shifted_loss, shifted_norm = numbers[:, :, i]
         trace = diagnostics.Trace(loss, norm, shifted_loss, shifted_norm, baseline=f.baseline)
-        metrics = {
-            "loss": float(loss[-1]),
-            "grad_norm": float(norm[-1]),
-            "shifted_grad_norm": float(shifted_norm[-1]),
-            "grad_ratio": float(trace.grad_ratio[-1]),
-            "shifted_loss": float(shifted_loss[-1]),
-            "loss_gap": float(trace.loss_gap[-1]),
-            "train_accuracy": float(accuracy[0][i]),
-            "test_accuracy": float(accuracy[1][i]),
+        metrics = wall | {name: float(getattr(trace, name)[-1]) for name in last}
+        metrics |= {
+            "train_accuracy": float(train_accuracy[i]),
+            "test_accuracy": float(test_accuracy[i]),
             "baseline": f.baseline,
             "steps_below_0.1": int((trace.grad_ratio < 0.1).sum()),
-            "steps": int(np.isfinite(loss).sum()) - 1,
-            "wall_time_s": round(wall, 3),
+            "steps": int(np.isfinite(trace.loss).sum()) - 1,
         }
         row = theta[i].double().cpu().numpy()
-        out[s] = Run(s, "running", metrics, trace, row, described, where)
-    return out
+        done[s] = Run(s, "running", metrics, trace, row, dataset.describe(), where)
+    return done
 
 
 def _judged(run: Run, twin: Run | None) -> Run:
@@ -244,9 +188,6 @@ def _judged(run: Run, twin: Run | None) -> Run:
     twin_loss = twin.metrics["loss"] if twin else None
     trace = dataclasses.replace(run.trace, twin_loss=twin_loss)
     name = diagnostics.verdict(trace)
-    more = {
-        "twin_loss": twin_loss,
-        "progress": trace.progress,
-        "stall": diagnostics.stall_kind(trace) if name == "stalled" else None,
-    }
+    stall = diagnostics.stall_kind(trace) if name == "stalled" else None
+    more = {"twin_loss": twin_loss, "progress": trace.progress, "stall": stall}
     return dataclasses.replace(run, verdict=name, metrics=run.metrics | more, trace=trace)
