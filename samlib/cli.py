@@ -8,7 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 from samlib import __version__
@@ -34,18 +37,36 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser("samlib", description="Does sharpness-aware minimization hallucinate here?")
     parser.add_argument("--version", action="version", version=f"samlib {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    _add_run(commands.add_parser("run", help="train one network and name what became of it"))
-    _add_sweep(commands.add_parser("sweep", help="run an experiment file, or go on with it"))
-    _add_data(commands.add_parser("data", help="show, check and download the data sets"))
-    _add_claims(commands.add_parser("claims", help="the ledger of claims and its evidence"))
+
+    def command(action: Callable[[argparse.Namespace], int], text: str) -> Any:
+        made = commands.add_parser(action.__name__[1:], help=text)
+        made.set_defaults(action=action)
+        return made.add_argument
+
+    run = command(_run, "train one network and name what became of it")
+    _add_spec(run)
+    run("--out", help="folder to which the run's record and curves are added")
+    run("--json", action="store_true", help="print one JSON object")
+    sweep = command(_sweep, "run an experiment file, or go on with it")
+    sweep("experiment", help="a TOML file, for example book/experiments/mnist-cliff.toml")
+    sweep("--out", help="record folder (default: records/NAME beside experiments/)")
+    data = command(_data, "show, check and download the data sets")
+    data("name", nargs="?", help="one data set (default: all)")
+    data("--download", action="store_true", help="get it if it is absent")
+    data("--verify", action="store_true", help="fail if a data set is corrupt")
+    for add in (run, sweep, data):
+        add("--data-root", help="where data sets lie (default: $SAMLIB_DATA or ~/.cache/samlib)")
+    for add in (run, sweep):
+        add("--device", default="auto", help="auto | cpu | cuda")
+        add("--threads", type=int, default=1, help="CPU threads")
+    claims = command(_claims, "the ledger of claims and its evidence")
+    claims("--check", metavar="JUNIT.xml", help="check against a test run's report")
     return parser
 
 
-def _add_run(run: argparse.ArgumentParser) -> None:
-    """Options of ``samlib run``: those of RunSpec, and how to run and report."""
-    add = run.add_argument
+def _add_spec(add: Any) -> None:
+    """The options of RunSpec, with the defaults of the command line."""
     add("--data", default="digits", help="a data set's name, or a folder or zip of images")
-    add("--data-root", help="where data sets lie (default: $SAMLIB_DATA or ~/.cache/samlib)")
     add("--n", type=int, help="number of training examples (default: all)")
     add("--classes", type=_classes, help="keep these classes only, for example 3,8")
     add("--features", default="standard", help="standard | pixels | pca:K")
@@ -65,93 +86,53 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     add("--batch", type=_batch, default=None, help="mini-batch size, or full")
     add("--dtype", default="float32", help="float32 | float64")
     add("--seed", type=int, default=0, help="draws the initial weights and the batches")
-    add("--device", default="auto", help="auto | cpu | cuda")
-    add("--threads", type=int, default=1, help="CPU threads")
-    add("--out", help="folder to which the run's record and curves are added")
-    add("--json", action="store_true", help="print one JSON object")
-    run.set_defaults(action=_run)
 
 
-def _add_sweep(sweep: argparse.ArgumentParser) -> None:
-    sweep.add_argument(
-        "experiment", help="a TOML file, for example book/experiments/mnist-cliff.toml"
-    )
-    sweep.add_argument("--out", help="record folder (default: records/NAME beside experiments/)")
-    sweep.add_argument("--data-root", help="where data sets lie")
-    sweep.add_argument("--device", default="auto", help="auto | cpu | cuda")
-    sweep.add_argument("--threads", type=int, default=1, help="CPU threads")
-    sweep.set_defaults(action=_sweep)
-
-
-def _add_data(data: argparse.ArgumentParser) -> None:
-    data.add_argument("name", nargs="?", help="one data set (default: all)")
-    data.add_argument("--data-root", help="where data sets lie")
-    data.add_argument("--download", action="store_true", help="get it if it is absent")
-    data.add_argument("--verify", action="store_true", help="fail if a data set is corrupt")
-    data.set_defaults(action=_data)
-
-
-def _add_claims(claims: argparse.ArgumentParser) -> None:
-    claims.add_argument("--check", metavar="JUNIT.xml", help="check against a test run's report")
-    claims.set_defaults(action=_claims)
+def _machine(args: argparse.Namespace) -> dict[str, Any]:
+    """The keywords of a training function that say where it runs."""
+    return {"device": args.device, "data_root": args.data_root, "threads": args.threads}
 
 
 def _run(args: argparse.Namespace) -> int:
-    import dataclasses
-
     from tqdm import tqdm
 
     from samlib import diagnostics, records
-    from samlib.train import RunSpec, resolve_device, train
+    from samlib.train import RunSpec, train
 
-    options = vars(args)
-    spec = RunSpec(**{f.name: options[f.name] for f in dataclasses.fields(RunSpec)})
-    device = resolve_device(args.device)
-    if not 1 <= args.threads <= 1024:
-        raise BadInput(f"threads = {args.threads} is not a whole number in [1, 1024]")
+    spec = RunSpec(**{field.name: getattr(args, field.name) for field in fields(RunSpec)})
     if args.out:
         records.prepare(args.out)
-    total = 2 * (spec.steps + 1)  # the run and its gradient descent twin
+    total = 2 * spec.steps  # the run and its gradient descent twin
     with tqdm(total=total, unit="step", disable=None, leave=False, desc="training") as bar:
-        run = train(
-            spec,
-            device=device,
-            data_root=args.data_root,
-            threads=args.threads,
-            progress=bar.update,
-        )
-    if args.out:
-        records.append(args.out, run.record(), run.curves())
+        run = train(spec, progress=bar.update, **_machine(args))
     record = run.record()
+    if args.out:
+        records.append(args.out, record, run.curves())
     if args.json:
-        flat = {"verdict": run.verdict, **record["metrics"]}
-        rest = {k: record[k] for k in ("spec", "data", "provenance")}
-        print(json.dumps(flat | rest, sort_keys=True, allow_nan=False))
-    else:
-        _print_run(run.verdict, run.metrics, diagnostics.explain(run.verdict, run.metrics))
+        rest = {k: record[k] for k in ("verdict", "spec", "data", "provenance")}
+        print(json.dumps(record["metrics"] | rest, sort_keys=True, allow_nan=False))
+        return 0
+    print(f"verdict           {run.verdict}")
+    for label, key in _SHOWN.items():
+        value = run.metrics[key]
+        print(f"{label:<18}{'–' if value is None else format(value, '.4g')}")
+    print(f"\n{diagnostics.explain(run.verdict, run.metrics)}")
     return 0
 
 
-def _print_run(verdict: str, metrics: dict[str, Any], text: str) -> None:
-    print(f"verdict           {verdict}")
-    rows = {
-        "loss f(x)": "loss",
-        "loss f(x⁺)": "shifted_loss",
-        "gradient ‖∇f(x)‖": "grad_norm",
-        "GradRatio": "grad_ratio",
-        "constant guess": "baseline",
-        "gradient descent": "twin_loss",
-        "train accuracy": "train_accuracy",
-        "test accuracy": "test_accuracy",
-    }
-    for label, key in rows.items():
-        print(f"{label:<18}{metrics[key]:.4g}" if metrics[key] is not None else f"{label:<18}–")
-    print(f"\n{text}")
+_SHOWN = {
+    "loss f(x)": "loss",
+    "loss f(x⁺)": "shifted_loss",
+    "gradient ‖∇f(x)‖": "grad_norm",
+    "GradRatio": "grad_ratio",
+    "constant guess": "baseline",
+    "gradient descent": "twin_loss",
+    "train accuracy": "train_accuracy",
+    "test accuracy": "test_accuracy",
+}
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    from pathlib import Path
-
     from tqdm import tqdm
 
     from samlib import records, sweep
@@ -161,17 +142,10 @@ def _sweep(args: argparse.Namespace) -> int:
     out = args.out or path.resolve().parents[1] / "records" / path.stem
     print(f"{table.get('question', path.stem)}\n{len(specs)} runs, records in {out}")
     with tqdm(total=len(specs), unit="run", disable=None) as bar:
-        done = sweep.sweep(
-            specs,
-            out,
-            device=args.device,
-            data_root=args.data_root,
-            threads=args.threads,
-            progress=bar.update,
-        )
+        done = sweep.sweep(specs, out, progress=bar.update, **_machine(args))
     ids = {s.id for s in specs}
-    verdicts = [r["verdict"] for r in records.read(out) if r["id"] in ids]
-    counts = ", ".join(f"{v}: {verdicts.count(v)}" for v in sorted(set(verdicts)))
+    verdicts = Counter(r["verdict"] for r in records.read(out) if r["id"] in ids)
+    counts = ", ".join(f"{name}: {count}" for name, count in sorted(verdicts.items()))
     print(f"{done} runs trained, {len(specs) - done} already recorded; {counts}")
     return 0
 
