@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import os
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Any
 import yaml
 
 from samlib import records
-from samlib.errors import BadInput
+from samlib.errors import BadInput, check_choice
 
 SOURCES = ("paper", "reviewer", "open question", "ours")
 KINDS = ("theorem", "certificate", "experiment")
@@ -39,13 +40,7 @@ class Claim:
 
 
 def project() -> Path:
-    """The folder that holds ``book/``: that of this checkout, or the working directory.
-
-    Raises
-    ------
-    BadInput
-        If neither holds ``book/claims.yml``.
-    """
+    """The folder that holds ``book/``: this checkout, or else the working directory."""
     for root in (Path(__file__).resolve().parents[1], Path.cwd()):
         if (root / "book" / "claims.yml").is_file():
             return root
@@ -55,10 +50,8 @@ def project() -> Path:
 def load(path: str | os.PathLike[str] | None = None) -> list[Claim]:
     """Read the ledger.
 
-    Raises
-    ------
-    BadInput
-        If an entry lacks a field, has an unknown one, or a value outside SOURCES, KINDS, STATUSES.
+    BadInput if an entry lacks a field, has an unknown one, or a value outside SOURCES, KINDS,
+    STATUSES.
     """
     path = Path(path) if path else project() / "book" / "claims.yml"
     claims = []
@@ -68,8 +61,7 @@ def load(path: str | os.PathLike[str] | None = None) -> list[Claim]:
         except TypeError as error:
             raise BadInput(f"{path}: claim {number}: {error}") from None
         for name, allowed in (("source", SOURCES), ("kind", KINDS), ("status", STATUSES)):
-            if (value := getattr(claim, name)) not in allowed:
-                raise BadInput(f"{path}: {claim.id}: {name} {value!r} is not one of {allowed}")
+            check_choice(f"{path}: {claim.id}: {name}", getattr(claim, name), allowed)
         claims.append(claim)
     if len({c.id for c in claims}) < len(claims):
         raise BadInput(f"{path}: two claims share an id")
@@ -102,92 +94,71 @@ def check(ledger: list[Claim], junit: str | os.PathLike[str] | None = None) -> l
     for claim in ledger:
         if claim.status != (due := derive_status(claim)):
             problems.append(f"{claim.id}: status {claim.status!r}, but its evidence says {due!r}")
-        for e in claim.evidence:
-            if problem := _problem(root, e, passed):
-                problems.append(f"{claim.id}: {problem}")
+        for evidence in claim.evidence:
+            try:
+                _check_evidence(root, evidence, passed)
+            except BadInput as error:
+                problems.append(f"{claim.id}: {error}")
     return problems
 
 
-def _problem(root: Path, e: Evidence, passed: set[str] | None) -> str | None:
-    if e.get("side", "for") not in ("for", "against"):
-        return f"side {e['side']!r} is neither 'for' nor 'against'"
+def _check_evidence(root: Path, e: Evidence, passed: set[str] | None) -> None:
+    """Raise BadInput if the evidence does not exist or does not show what is said."""
+    side = e.get("side", "for")
+    _need(side in ("for", "against"), f"side {side!r} is neither 'for' nor 'against'")
     if "chapter" in e:
-        return _chapter_problem(root, e["chapter"])
-    if "test" in e:
-        return _test_problem(root, e["test"], passed)
-    if "record" in e:
-        return _record_problem(root, e)
-    if "certificate" in e:
-        return _certificate_problem(root, e)
-    return f"evidence {e!r} names no chapter, test, record or certificate"
+        name, _, anchor = e["chapter"].partition("#")
+        paths = [root / "book" / f"{name}{end}" for end in (".ipynb", ".md")]
+        text = "".join(path.read_text() for path in paths if path.is_file())
+        _need(text, f"chapter {name!r} does not exist")
+        there = not anchor or f"({anchor})=" in text or f":label: {anchor}" in text
+        _need(there, f"chapter {name!r} has no anchor {anchor!r}")
+    elif "test" in e:
+        name, _, function = e["test"].partition("::")
+        _need((root / name).is_file(), f"test file {name!r} does not exist")
+        nodes = ast.walk(ast.parse((root / name).read_text()))
+        there = function in {n.name for n in nodes if isinstance(n, ast.FunctionDef)}
+        _need(there, f"{name} has no test {function!r}")
+        _need(passed is None or e["test"] in passed, f"{e['test']} did not pass")
+    elif "record" in e:
+        runs = records.read(root / "book" / "records" / e["record"])
+        runs = records.select(runs, **e.get("where", {}))
+        hits, need = sum(_shows(run, e) for run in runs), e.get("at_least", len(runs))
+        said = f"{hits} of {len(runs)} runs show {e}, {need} needed"
+        _need(runs and hits >= need, f"record {e['record']!r}: {said}")
+    elif "certificate" in e:
+        path = root / e["certificate"]
+        _need(path.is_file(), f"certificate {e['certificate']!r} does not exist")
+        missing = sorted(set(e.get("proved", [])) - set(json.loads(path.read_text())["proved"]))
+        _need(not missing, f"certificate {e['certificate']!r} does not prove {missing}")
+    else:
+        raise BadInput(f"evidence {e!r} names no chapter, test, record or certificate")
 
 
-def _chapter_problem(root: Path, chapter: str) -> str | None:
-    name, _, anchor = chapter.partition("#")
-    files = [
-        f for f in (root / "book" / f"{name}{end}" for end in (".ipynb", ".md")) if f.is_file()
-    ]
-    if not files:
-        return f"chapter {name!r} does not exist"
-    text = files[0].read_text()
-    if anchor and f"({anchor})=" not in text and f":label: {anchor}" not in text:
-        return f"chapter {name!r} has no anchor {anchor!r}"
-    return None
+def _need(condition: object, otherwise: str) -> None:
+    if not condition:
+        raise BadInput(otherwise)
 
 
-def _test_problem(root: Path, test: str, passed: set[str] | None) -> str | None:
-    name, _, function = test.partition("::")
-    path = root / name
-    if not path.is_file():
-        return f"test file {name!r} does not exist"
-    nodes = ast.walk(ast.parse(path.read_text()))
-    if function not in {n.name for n in nodes if isinstance(n, ast.FunctionDef)}:
-        return f"{name} has no test {function!r}"
-    if passed is not None and test not in passed:
-        return f"{test} did not pass"
-    return None
-
-
-def _record_problem(root: Path, e: Evidence) -> str | None:
-    """Check ``{record, where, verdict, at_least, min, max}``: enough runs show what is said."""
-    runs = records.select(
-        records.read(root / "book" / "records" / e["record"]), **e.get("where", {})
+def _shows(run: records.Record, e: Evidence) -> bool:
+    """Whether a run has the ``verdict`` named and metrics from ``min`` to ``max``."""
+    got = {k: math.nan if v is None else v for k, v in run["metrics"].items()}
+    return (
+        run["verdict"] == e.get("verdict", run["verdict"])
+        and all(got[k] >= v for k, v in e.get("min", {}).items())
+        and all(got[k] <= v for k, v in e.get("max", {}).items())
     )
-    low, high = e.get("min", {}), e.get("max", {})
-
-    def shows(run: records.Record) -> bool:
-        m = run["metrics"]
-        return (
-            run["verdict"] == e.get("verdict", run["verdict"])
-            and all(m[k] is not None and m[k] >= v for k, v in low.items())
-            and all(m[k] is not None and m[k] <= v for k, v in high.items())
-        )
-
-    hits = sum(map(shows, runs))
-    need = e.get("at_least", len(runs))
-    if not runs or hits < need:
-        return f"record {e['record']!r}: {hits} of {len(runs)} runs show {e}, {need} needed"
-    return None
-
-
-def _certificate_problem(root: Path, e: Evidence) -> str | None:
-    path = root / e["certificate"]
-    if not path.is_file():
-        return f"certificate {e['certificate']!r} does not exist"
-    missing = set(e.get("proved", [])) - set(json.loads(path.read_text())["proved"])
-    return f"certificate {e['certificate']!r} does not prove {sorted(missing)}" if missing else None
 
 
 def _passed(junit: str | os.PathLike[str]) -> set[str]:
     """Ids of the tests that passed in a pytest report: all parameter sets of each."""
-    bad, seen = set(), set()
+    passed: dict[str, bool] = {}
     for case in ET.parse(junit).iter("testcase"):
-        file = (case.get("classname") or "").replace(".", "/") + ".py"
-        test = f"{file}::{(case.get('name') or '').split('[')[0]}"
-        seen.add(test)
-        if any(child.tag in ("failure", "error", "skipped") for child in case):
-            bad.add(test)
-    return seen - bad
+        file = case.get("classname", "").replace(".", "/")
+        test = f"{file}.py::{case.get('name', '').partition('[')[0]}"
+        good = all(case.find(tag) is None for tag in ("failure", "error", "skipped"))
+        passed[test] = passed.get(test, True) and good
+    return {test for test, good in passed.items() if good}
 
 
 def markdown(ledger: list[Claim]) -> str:
