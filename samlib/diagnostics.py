@@ -136,7 +136,7 @@ def running_verdict(
 
     ``diverged``: not finite, or 100 times the first loss. ``converged``: both norms below 1e-6 of
     the first. ``hallucinated``: GradRatio < 1e-6 through W and ν > 1e-3; or Δ ≤ 0.03, ν > 0.01 and
-    GradRatio < 0.1 through (0.95t, t]; or Δ ≤ 0, ν > 0.01 and GradRatio is dying: below a half, also
+    GradRatio < 0.1 through (0.95t, t]; or Δ ≤ 0, ν > 0.01 and it is dying: below a half, even
     through (0.95t, t], and below a half of what it was in (0.4t, 0.5t].
     ``descending``: Δ > 0.03, or 0.3 of the whole fall came since half-time (at a steady speed, a
     small one too, it is a half). Otherwise ``stalled`` if the loss is above 0.8 of the first, at a
@@ -211,3 +211,30 @@ def explain(name: str, metrics: dict[str, Any]) -> str:
         "running": "Not settled: loss {loss}, GradRatio {grad_ratio}. More steps may decide it.",
     }
     return texts[name].format_map({"loss": "?", "grad_ratio": "?", "grad_norm": "?"} | numbers)
+
+
+def explain_running(name: str, numbers: Mapping[str, float]) -> str:
+    """The running verdict in plain words and what to try next.
+
+    ``numbers``: ``loss``, ``norm`` ‖∇f(x)‖, ``ratio`` GradRatio, and ``gain``, the first-order
+    descent of a step of SAM in units of that of a plain gradient step.
+    """
+    return _RUNNING_TEXTS[name].format_map({k: f"{v:.3g}" for k, v in numbers.items()})
+
+
+_RUNNING_TEXTS = {
+    "running": "Too early to say.",
+    "descending": "The loss {loss} is falling. Nothing to do.",
+    "converged": "The loss {loss} has come to rest and the gradient at x⁺ has not died, GradRatio "
+    "{ratio}. Nothing to do; if the loss is too high, look at the model and the data.",
+    "hallucinated": "The gradient that SAM follows is dying, GradRatio {ratio}; the true one is "
+    "not, norm {norm}. The loss {loss} no longer falls: a plain gradient step would lower it, one "
+    "of SAM does {gain} times as much. Switch to base steps now (warm_start), then ramp rho up "
+    "(rho_schedule=ramp(steps)); auto_remedy=True does both. Or take a smaller rho.",
+    "stalled: chaotic": "The loss {loss} does not fall, yet the gradient at x⁺ is alive, GradRatio "
+    "{ratio}: x⁺ is too far away to show the way down. Take a smaller rho, ramp it up from 0, or "
+    "lower the learning rate.",
+    "stalled: saddle": "The gradient is small, norm {norm}, and at x⁺ {ratio} times as large: SAM "
+    "is held at a saddle that plain descent would leave. Take base steps, then a smaller rho.",
+    "diverged": "The loss left its range. Lower the learning rate or rho, from an earlier state.",
+}

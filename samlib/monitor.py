@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samlib.diagnostics import EPSILON, running_verdict
-from samlib.errors import BadInput
+from samlib.diagnostics import EPSILON, explain_running, running_verdict
+from samlib.errors import BadInput, check_number
 from samlib.foreach import norm_of
 from samlib.optim import SAM, ramp
 
-SPACING = 0.015  # a point of the history, and a look at the verdict, every 1.5 % more steps
+SPACING = 0.04  # a point of the history, and a look at the verdict, whenever steps grew by 4 %
 
 
 class Reading(NamedTuple):
@@ -66,13 +66,15 @@ class HallucinationMonitor:
             optimizer.step(closure)
             monitor.record()
 
-    The verdict is one of :data:`samlib.diagnostics.RUNNING`. It is renewed whenever the step count
-    has grown by 1.5 %, on means over the steps in between, so long and noisy runs are no harder.
-    Clip gradients inside the closure.
+    The verdict is one of :data:`samlib.diagnostics.RUNNING`, renewed whenever the step count has
+    grown by 4 % on means of the readings in between. To cost next to nothing it reads every step at
+    first, then one in 4 % of the steps so far, at last one in ``every``. Clip gradients inside the
+    closure.
 
     Parameters
     ----------
-    optimizer: a :class:`samlib.optim.SAM`. Its first gradients are kept (``keep_gradients``).
+    optimizer: a :class:`samlib.optim.SAM`. For a reading it keeps the first gradients.
+    every: the largest distance between readings, in steps; 1 reads every step.
     callbacks: called as ``callback(monitor, previous_verdict)`` when the verdict changes.
     auto_remedy: on the first ``hallucinated`` at step t, take t plain base steps, then let ρ grow
         linearly back over 4t steps. It sets ``warm_start`` of every group and ``rho_schedule``,
@@ -87,12 +89,17 @@ class HallucinationMonitor:
     """
 
     def __init__(
-        self, optimizer: SAM, *, callbacks: Iterable[Callback] = (), auto_remedy: bool = False
+        self,
+        optimizer: SAM,
+        *,
+        every: int = 20,
+        callbacks: Iterable[Callback] = (),
+        auto_remedy: bool = False,
     ) -> None:
         if not isinstance(optimizer, SAM):
             raise BadInput(f"optimizer is a {type(optimizer).__name__}; the monitor needs a SAM")
         self.optimizer, self.callbacks, self.auto_remedy = optimizer, list(callbacks), auto_remedy
-        optimizer.keep_gradients = True
+        self.every = check_number("every", every, 1, remedy="1 reads every step")
         self.changes: list[tuple[int, str]] = []
         self.remedy_step: int | None = None
         self.ramp_steps = 0
@@ -102,14 +109,16 @@ class HallucinationMonitor:
 
     def _start_over(self, step: int) -> None:
         """Forget the history: steps are counted from here."""
-        self._origin, self._next = step, 0.0
+        self._origin = self._last = step
+        self._next = self._due = 0.0
+        self.optimizer.keep_gradients = True
         self._history: list[tuple[float, ...]] = []  # (step, loss, grad_norm, shifted_grad_norm)
         self._sums, self._count = (0.0, 0.0, 0.0), 0  # since the last entry
 
     def record(
         self, loss: Any = None, shifted_loss: Any = None, *, grad_scale: float = 1.0
     ) -> Reading:
-        """Read the step just made, renew the verdict when due, and return what was read.
+        """After a step: read it if a reading is due, renew the verdict, return the last reading.
 
         After ``step(closure)`` the losses are known; where you drive the passes by hand, give them,
         and with a gradient scaler the ``scaler.get_scale()`` of the step. Call it before the
@@ -121,13 +130,19 @@ class HallucinationMonitor:
             If a loss or the gradients are missing.
         """
         sam = self.optimizer
+        step = sam.param_groups[0]["sam_step"]
         known = sam.losses or (loss, loss if shifted_loss is None else shifted_loss)
         if known[0] is None:
             raise BadInput("the losses are unknown: give record(loss, shifted_loss)")
-        base_step = math.isnan(sam.ascent_norm) or (sam.losses is not None and known[0] is known[1])
-        self.reading = self._read(_number(known[0]), _number(known[1]), base_step, grad_scale)
-        sam.losses, sam.ascent_norm = None, math.nan  # so that nothing old is read twice
-        self._remember(self.reading)
+        base = math.isnan(sam.ascent_norm) or (sam.losses is not None and known[0] is known[1])
+        if self.reading is None or (step >= self._due and (base or sam.first_gradients)):
+            self.reading = self._read(_number(known[0]), _number(known[1]), base, grad_scale)
+            self._due = step + min(self.every, SPACING * (step - self._origin))
+            self._remember(self.reading)
+        # Nothing old is read twice, and the next reading finds its gradients, if it comes as soon.
+        sam.losses, sam.ascent_norm, sam.first_gradients = None, math.nan, {}
+        sam.keep_gradients = sam.rule == "gsam" or 2 * step - self._last >= self._due
+        self._last = step
         return self.reading
 
     @torch.no_grad()
@@ -141,10 +156,12 @@ class HallucinationMonitor:
         if base_step or not sam.first_gradients:
             return Reading(step, loss, shifted, norm_plus, norm_plus, 1.0)
         first = sam.first_gradients
-        norm = norm_of(list(first.values()))
-        size = norm * norm_plus
+        whole = sam.ascent_norm
+        if sam.adaptive or grad_scale != 1:  # then that is another norm
+            whole = norm_of(list(first.values()))
+        size = whole * norm_plus
         cosine = _inner([(first[p], g) for p, g in second.items() if p in first]) / (size or 1.0)
-        norm /= grad_scale
+        norm = whole / grad_scale
         return Reading(step, loss, shifted, norm, norm_plus, min(1.0, max(-1.0, cosine)))
 
     def _remember(self, r: Reading) -> None:
@@ -191,8 +208,7 @@ class HallucinationMonitor:
         if r is None:
             return "Nothing is recorded yet: call record() after a step."
         numbers = {"ratio": r.grad_ratio, "loss": r.loss, "norm": r.grad_norm, "gain": r.gain}
-        text = _TEXTS[self.verdict].format_map({k: f"{v:.3g}" for k, v in numbers.items()})
-        return f"Step {r.step}, {self.verdict}. {text}"
+        return f"Step {r.step}, {self.verdict}. {explain_running(self.verdict, numbers)}"
 
 
 def _number(loss: Any) -> float:
@@ -207,21 +223,3 @@ def _inner(pairs: list[tuple[Tensor, Tensor]]) -> float:
         for pair in pairs
     ]
     return float(sum(p.to(products[0].device) for p in products)) if products else math.nan
-
-
-_TEXTS = {
-    "running": "Too early to say.",
-    "descending": "The loss {loss} is falling. Nothing to do.",
-    "converged": "The loss {loss} has come to rest and the gradient at x⁺ has not died, GradRatio "
-    "{ratio}. Nothing to do; if the loss is too high, look at the model and the data.",
-    "hallucinated": "The gradient that SAM follows is dying, GradRatio {ratio}; the true one is "
-    "not, norm {norm}. The loss {loss} no longer falls: a plain gradient step would lower it, one "
-    "of SAM does {gain} times as much. Switch to base steps now (warm_start), then ramp rho up "
-    "(rho_schedule=ramp(steps)); auto_remedy=True does both. Or take a smaller rho.",
-    "stalled: chaotic": "The loss {loss} does not fall, yet the gradient at x⁺ is alive, GradRatio "
-    "{ratio}: x⁺ is too far away to show the way down. Take a smaller rho, ramp it up from 0, or "
-    "lower the learning rate.",
-    "stalled: saddle": "The gradient is small, norm {norm}, and at x⁺ {ratio} times as large: SAM "
-    "is held at a saddle that plain descent would leave. Take base steps, then a smaller rho.",
-    "diverged": "The loss left its range. Lower the learning rate or rho, from an earlier state.",
-}
