@@ -184,7 +184,8 @@ def two_point_guess(landscape: Smooth, x_c: ArrayLike, image: ArrayLike, rho: fl
         wrong side of D.
     """
     rho = check_rho(rho)
-    start, end = stationary_image(landscape, x_c), stationary_image(landscape, image)
+    start = stationary_image(landscape, x_c, "x_c")
+    end = stationary_image(landscape, image)
     distance = float(np.linalg.norm(start - end))
     if distance <= 1e-6:
         raise BadInput(f"x_c = {start} is the image itself; pass another critical point")

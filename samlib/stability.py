@@ -24,7 +24,8 @@ class Classification:
     of its eigenvalues by real part, and ``S`` (d−1, d−1) is ρ/‖g‖ times the Riemannian Hessian of f
     on the sphere in an orthonormal basis of the tangent space. Above, ``A`` and ``S`` are SciPy
     linear operators on R^d (S with an eigenvalue 1 along the normal), and ``eigenvalues`` holds the
-    six with the smallest real part and the six of largest modulus.
+    two with the smallest real part and the two of largest modulus: ``eta_max`` is the least that
+    these give, and a zero inside the spectrum of H_* goes unseen.
 
     ``kind`` is "attracting" (every Re λ > 0: SAM converges from nearby for 0 < η < ``eta_max``),
     "repelling" (no direction attracts, whatever η), "saddle" (some do), or "neutral" (some λ = 0,
@@ -113,7 +114,7 @@ def _dense(
     pairing = left[:, empty].T @ right[empty].T
     semisimple = bool(np.linalg.svd(pairing, compute_uv=False).min(initial=1.0) > 1e-6)
     # a defective zero of multiplicity m comes out of rounding as a ring of radius eps^(1/m)
-    count = int(empty.sum()) if semisimple else int(np.sum(size <= 1e-4 * size.max()))
+    count = int(empty.sum()) if semisimple else int(np.sum(size <= 1e-5 * singular[0]))
     zero = np.zeros(len(x), dtype=bool)
     zero[order[:count]] = True
     kind, eta_max, normally = _verdict(eigenvalues, zero, semisimple)
@@ -140,7 +141,7 @@ def _free(
     start = np.random.default_rng(0).standard_normal(d)
     wide = min(d - 1, 80)
     parts = [
-        eigs(a, k=6, which=which, v0=start, ncv=wide, maxiter=100 * d, return_eigenvectors=False)
+        eigs(a, k=2, which=which, v0=start, ncv=wide, maxiter=100 * d, return_eigenvectors=False)
         for which in ("SR", "LM")
     ]
     eigenvalues = np.sort_complex(np.concatenate(parts))

@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose
 
 from samlib import Landscape, landscapes, newton, points, sam, sphere
 from samlib.errors import BadInput
+from samlib.networks import NetworkLoss
 from samlib.points import (
     classify,
     continue_in_rho,
@@ -254,7 +255,7 @@ def test_determinant_and_eta_max() -> None:
 
 
 def test_isotropic_image_attracts_iff_s_is_positive() -> None:
-    """Theory §2: for H_* = αI; and never at a constrained maximum for even d."""
+    """Theory §2, for H_* = αI."""
     f = Landscape("(x**2 + y**2)*(1 - x) - y**4 + x**2*y", ["x", "y"])
     kinds = set()
     for rho in np.linspace(0.8, 4, 15):
@@ -263,10 +264,21 @@ def test_isotropic_image_attracts_iff_s_is_positive() -> None:
             kinds.add(c.kind)
             assert (c.kind == "attracting") == (c.S[0, 0] > 0)
     assert kinds == {"attracting", "saddle"}
-    for landscape, p in a_few_points():
-        c = classify(landscape, p.x, p.rho)
-        if landscape.dim == 2 and np.all(np.linalg.eigvalsh(c.S) < 0):
-            assert c.kind != "attracting"
+
+
+def test_constrained_maximum_in_the_plane() -> None:
+    """Never attracts if det H_* > 0 (det A < 0); with a saddle as image it can."""
+    f = landscapes.get("himmelblau")
+    nine = critical_points(f)
+    top = next(c.x for c in nine if c.kind == "maximizer")
+    for c in (c for c in nine if c.kind == "minimizer"):
+        rho = float(np.linalg.norm(top - c.x)) + 0.01
+        found = classify(f, refine(f, two_point_guess(f, top, c.x, rho), c.x, rho).x, rho)
+        assert found.S[0, 0] < 0
+        assert found.kind == "saddle"
+    c = classify(landscapes.get("double-well-saddle"), [1 / 5, 0], 6 / 5)
+    assert_allclose(c.S, [[-21 / 4]], rtol=1e-13)
+    assert c.kind == "attracting"
 
 
 # ---- two critical points suffice -----------------------------------------------------------------
@@ -340,32 +352,18 @@ def test_expansion_is_second_order(nine: list[points.CriticalPoint]) -> None:
     assert errors[0] / errors[1] == pytest.approx(100, rel=0.2)
 
 
-def tanh_loss(wide: int = 3, samples: int = 8, decay: float = 1e-2) -> tuple[Any, int]:
-    """A 2-h-1 tanh network, MSE with weight decay; parameters W₁, b₁, w₂, b₂."""
-    rng = np.random.default_rng(4)
-    x, y = (torch.tensor(rng.standard_normal(s)) for s in ((samples, 2), samples))
-    h = wide
-
-    def loss(p: torch.Tensor) -> torch.Tensor:
-        hidden = torch.tanh(x @ p[: 2 * h].reshape(h, 2).T + p[2 * h : 3 * h])
-        out = hidden @ p[3 * h : 4 * h] + p[4 * h]
-        return ((out - y) ** 2).mean() / 2 + decay / 2 * (p * p).sum()
-
-    return from_torch(loss, 4 * h + 1, "tanh 2-h-1"), 4 * h + 1
-
-
 @pytest.fixture(scope="module")
 def tanh_pair() -> tuple[Any, Array, Array]:
-    """A network, its trained minimizer and the one with the sign of hidden unit 0 flipped."""
-    loss, dim = tanh_loss()
+    """A 2-3-1 tanh network on 8 points, its trained minimizer, and that with unit 0 flipped."""
     from scipy.optimize import minimize
 
-    start = np.random.default_rng(0).standard_normal(dim)
+    rng = np.random.default_rng(4)
+    x, y = np.round(rng.standard_normal((8, 2)), 3), np.round(rng.standard_normal((8, 1)), 3)
+    loss = NetworkLoss(x, y, 3, loss="mse", decay="1/100")
+    start = np.random.default_rng(0).standard_normal(loss.dim)
     end = minimize(loss.f, start, jac=loss.grad, method="BFGS", options={"gtol": 1e-9}).x
     image = sphere.stationary_image(loss, end)
-    flipped = image.copy()
-    flipped[[0, 1, 6, 9]] *= -1
-    return loss, image, flipped
+    return loss, image, loss.flip_unit(image, 0)
 
 
 def test_tanh_network_sign_flip(tanh_pair: Any) -> None:
@@ -646,29 +644,31 @@ def test_continuation_follows_the_exact_branch() -> None:
 
 
 def test_continuation_ends_at_a_fold_and_goes_round_it(nine: list[points.CriticalPoint]) -> None:
-    f = landscapes.get("himmelblau")
-    folds = 0
-    for centre in nine[::2]:
-        for start in find_hallucinated(f, centre.x, 3.0):
-            branch = continue_in_rho(f, start, 8.0, max_step=0.2)
-            for x, rho in zip(branch.x[:-1], branch.rho[:-1], strict=True):
-                assert ascend(f, x, rho)[2] < 1e-8
-            if branch.ended != "fold":
-                continue
-            folds += 1
-            rho, x = branch.rho[-1], branch.x[-1]
-            assert abs(np.linalg.det(classify(f, x, rho).S)) < 1e-9
-            near = [
-                sum(np.linalg.norm(p.x - x) < 0.2 for p in find_hallucinated(f, centre.x, r))
-                for r in (rho - 1e-3, rho + 1e-3)
-            ]
-            assert near == [2, 0]
-            beyond = continue_in_rho(f, start, 8.0, past_folds=True, max_step=0.2)
-            turn = int(np.argmax(beyond.rho))
-            assert beyond.rho[turn] == pytest.approx(rho, abs=0.02)
-            assert beyond.rho[-1] < rho
-            assert beyond.ended == "gradient vanished"
-    assert folds >= 2
+    """The branches from two critical points of Himmelblau meet in a fold: it is one branch."""
+    f, centre = landscapes.get("himmelblau"), nine[0].x
+    ends = nine[6].x, nine[7].x
+    radii = [float(np.linalg.norm(x - centre)) for x in ends]
+    folds = []
+    for x_c, other, radius in zip(ends, ends[::-1], radii, strict=True):
+        rho = radius - 0.01
+        start = refine(f, two_point_guess(f, x_c, centre, rho), centre, rho)
+        branch = continue_in_rho(f, start, 6.0, max_step=0.2)
+        for x, r in zip(branch.x, branch.rho, strict=True):
+            assert ascend(f, x, r)[2] < 1e-9
+        assert branch.ended == "fold"
+        x, fold = branch.x[-1], branch.rho[-1]
+        folds.append(fold)
+        assert abs(np.linalg.det(classify(f, x, fold).S)) < 1e-12
+        counts = [
+            sum(np.linalg.norm(p.x - x) < 0.2 for p in find_hallucinated(f, centre, r))
+            for r in (fold - 1e-3, fold + 1e-3)
+        ]
+        assert counts == [0, 2]
+        beyond = continue_in_rho(f, start, 6.0, max_step=0.2, past_folds=True)
+        assert beyond.ended == "gradient vanished"
+        assert beyond.rho.min() == pytest.approx(fold, abs=0.02)
+        assert_allclose(beyond.x[-1], other, atol=1e-5)
+    assert folds[0] == pytest.approx(folds[1], rel=1e-14)
 
 
 def test_continuation_stops_at_a_kink() -> None:
@@ -741,7 +741,8 @@ def test_without_dense_hessians_the_answers_are_the_same(
 
 def test_four_hundred_parameters() -> None:
     """(x₀² − 1)²/4 + ½Σaᵢxᵢ²: A = diag(2, aᵢ(1 + ρaᵢ/‖g‖)) in closed form."""
-    a = torch.linspace(0.5, 3, 399, dtype=torch.float64)
+    a = torch.linspace(1, 2, 399, dtype=torch.float64)
+    a[-1] = 3
     f = from_torch(lambda p: (p[0] ** 2 - 1) ** 2 / 4 + (a * p[1:] ** 2).sum() / 2, 400)
     image, guess = np.zeros(400), np.full(400, 1e-3)
     image[0], guess[0] = -1, 0.21
@@ -753,8 +754,7 @@ def test_four_hundred_parameters() -> None:
     assert (c.kind, c.image_kind) == ("attracting", "minimizer")
     assert c.eta_max == pytest.approx(2 / diagonal.max(), rel=1e-8)
     assert c.eigenvalues[0].real == pytest.approx(2, rel=1e-8)
-    s = c.S @ np.eye(400)[5]
-    assert s[5] == pytest.approx(diagonal[4] / a[4].item(), rel=1e-8)
+    assert (c.S @ np.eye(400)[5])[5] == pytest.approx(1 + 1.2 * a[4].item() / 0.192, rel=1e-8)
 
 
 def test_import_is_light() -> None:
