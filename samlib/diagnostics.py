@@ -145,25 +145,25 @@ def running_verdict(
     t = step[-1]
     if not all(np.isfinite(a[-1]) for a in (loss, grad_norm, shifted_grad_norm)):
         return "diverged"
-    recent, last = (slice(min(_after(step, c * t), len(step) - 1), None) for c in (0.8, 0.95))
     before = slice(_after(step, 0.4 * t), _after(step, 0.5 * t))
-    first, now = max(abs(float(loss[0])), EPSILON), float(np.median(loss[recent]))
-    if now > 100 * first:
-        return "diverged"
     if t < FIRST_STEP or before.start == before.stop:
         return "running"
+    recent, last = (slice(min(_after(step, c * t), len(step) - 1), None) for c in (0.8, 0.95))
+    first, now = max(abs(float(loss[0])), EPSILON), _median(loss[recent])
+    if now > 100 * first:
+        return "diverged"
     norms = grad_norm[recent] / max(float(grad_norm[0]), EPSILON)
     ratio = grad_ratio(grad_norm[recent], shifted_grad_norm[recent])
     if max(norms.max(), (norms * ratio).max()) < 1e-6:
         return "converged"
     if ratio.max() < 1e-6 and norms.min() > 1e-3:
         return "hallucinated"
-    fall = (float(np.median(loss[before])) - now) / first
+    fall = (_median(loss[before]) - now) / first
     if fall > FALL:
         return "descending"
-    low, size = float(np.median(ratio)), float(np.median(norms))
+    low, size = _median(ratio), _median(norms)
     end = float(grad_ratio(grad_norm[last], shifted_grad_norm[last]).max())
-    earlier = float(np.median(grad_ratio(grad_norm[before], shifted_grad_norm[before])))
+    earlier = _median(grad_ratio(grad_norm[before], shifted_grad_norm[before]))
     dying = end < 0.5 and low < 0.5 and low < 0.5 * earlier and fall <= 0
     if size > 0.01 and (dying or end < 0.1):
         return "hallucinated"
@@ -172,6 +172,11 @@ def running_verdict(
     if fall * first > 0.3 * (float(loss[0]) - now) > 0:  # as fast as ever: slow from the start
         return "descending"
     return "stalled: saddle" if size < 0.01 and low > 1 else "stalled: chaotic"
+
+
+def _median(values: NDArray[np.float64]) -> float:
+    values = np.sort(values)  # several times faster than np.median on a few values
+    return float(values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
 
 
 def _after(step: NDArray[np.float64], t: float) -> int:

@@ -131,16 +131,19 @@ class HallucinationMonitor:
         """
         sam = self.optimizer
         step = sam.param_groups[0]["sam_step"]
-        known = sam.losses or (loss, loss if shifted_loss is None else shifted_loss)
-        if known[0] is None:
+        if loss is not None:
+            known = (loss, loss if shifted_loss is None else shifted_loss)
+        elif sam.losses is None:
             raise BadInput("the losses are unknown: give record(loss, shifted_loss)")
-        base = math.isnan(sam.ascent_norm) or (sam.losses is not None and known[0] is known[1])
+        else:
+            known = sam.losses
+        base = math.isnan(sam.ascent_norm) or (loss is None and known[0] is known[1])
         if self.reading is None or (step >= self._due and (base or sam.first_gradients)):
             self.reading = self._read(_number(known[0]), _number(known[1]), base, grad_scale)
             self._due = step + min(self.every, SPACING * (step - self._origin))
             self._remember(self.reading)
         # Nothing old is read twice, and the next reading finds its gradients, if it comes as soon.
-        sam.losses, sam.ascent_norm, sam.first_gradients = None, math.nan, {}
+        sam.ascent_norm, sam.first_gradients = math.nan, {}
         sam.keep_gradients = sam.rule == "gsam" or 2 * step - self._last >= self._due
         self._last = step
         return self.reading
@@ -167,9 +170,7 @@ class HallucinationMonitor:
     def _remember(self, r: Reading) -> None:
         if not math.isfinite(r.loss):
             self._change("diverged")
-        elif math.isfinite(
-            r.grad_norm + r.shifted_grad_norm
-        ):  # else a gradient scaler will skip it
+        elif math.isfinite(r.grad_norm + r.shifted_grad_norm):  # else a scaler skips the step
             a, b, c = self._sums
             self._sums = (a + r.loss, b + r.grad_norm, c + r.shifted_grad_norm)
             self._count += 1
