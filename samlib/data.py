@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samlib.data_files import NAMES, Bytes, Corrupt, Labels, Missing, PathLike, read
-from samlib.errors import BadInput, check_number
+from samlib.errors import BadInput, check_number, check_whole
 
 Floats = NDArray[np.float64]
 
@@ -33,12 +33,16 @@ class Dataset:
     y_train: Labels
     x_test: Floats
     y_test: Labels
-    num_classes: int
     class_names: tuple[str, ...]
     sha256: str
-    features: str = "standard"
-    label_noise: float = 0.0
-    seed: int = 0
+    features: str
+    label_noise: float
+    seed: int
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.class_names)
 
     def describe(self) -> dict[str, Any]:
         """Return what a record keeps of the data, ready for JSON."""
@@ -80,17 +84,13 @@ def load(
     label_noise : this fraction (to a whole number) of training labels, drawn with ``seed``, becomes
         another class drawn uniformly; test labels stay.
 
-    Raises
-    ------
-    BadInput
-        If an argument is unusable; its kinds ``Missing`` and ``Corrupt`` if a file is.
+    BadInput if an argument is unusable; its kinds ``Missing`` and ``Corrupt`` if a file is.
     """
     label_noise = check_number("label_noise", label_noise, 0, 1, remedy="0 adds no noise")
     if not re.fullmatch(r"standard|pixels|image|pca:[1-9]\d*", str(features)):
         want = "standard, pixels, image or pca:K with a whole number K ≥ 1"
         raise BadInput(f"features = {features!r} is not known; use {want}")
-    if not _whole(seed, 0, np.inf):
-        raise BadInput(f"seed = {seed!r} is not a whole number ≥ 0; 0 takes the first n images")
+    seed = check_whole("seed", seed, 0, remedy="0 takes the first n images")
     title, raw = read(name, root, download)
     keep = _keep(classes, len(raw.class_names))
     relabel = np.array([keep.index(k) if k in keep else -1 for k in range(len(raw.class_names))])
@@ -98,8 +98,7 @@ def load(
     rows, test = _take(np.flatnonzero(y_train >= 0), n, seed), np.flatnonzero(y_test >= 0)
     x_train, x_test = _features(raw.x_train[rows], raw.x_test[test], features, raw.top)
     y_train, y_test = _noisy(y_train[rows], label_noise, len(keep), seed), y_test[test]
-    kept_names = tuple(raw.class_names[k] for k in keep)
-    about = (len(keep), kept_names, raw.sha256, features, label_noise, int(seed))
+    about = (tuple(raw.class_names[k] for k in keep), raw.sha256, features, label_noise, seed)
     return Dataset(title, x_train, y_train, x_test, y_test, *about)
 
 
@@ -113,26 +112,23 @@ def verify(name: PathLike, root: PathLike | None = None) -> dict[str, Any]:
     return {"name": title, "status": "present", "sha256": raw.sha256, "reason": ""}
 
 
-def _whole(value: Any, low: int, high: float) -> bool:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    return whole and bool(low <= value <= high)
-
-
 def _keep(classes: Sequence[int] | None, count: int) -> list[int]:
     """Return the classes to keep, checked, in the order asked for."""
-    keep = range(count) if classes is None else classes
-    known = np.iterable(keep) and all(_whole(k, 0, count - 1) for k in keep)
-    if not known or not 2 <= len(keep) == len(set(keep)):
-        want = f"two or more different whole numbers from 0 to {count - 1}, such as (0, 1)"
+    asked = range(count) if classes is None else classes
+    want = f"two or more different whole numbers from 0 to {count - 1}, such as (0, 1)"
+    try:
+        keep = [check_whole("class", k, 0, count - 1) for k in asked]
+    except (BadInput, TypeError):
+        keep = []
+    if not 2 <= len(keep) == len(set(keep)):
         raise BadInput(f"classes = {classes!r} cannot be used; give {want}")
-    return [int(k) for k in keep]
+    return keep
 
 
 def _take(pool: NDArray[np.intp], n: int | None, seed: int) -> NDArray[np.intp]:
     """Return n of the rows in pool, in file order: the first, or with seed ≠ 0 random ones."""
-    size = len(pool) if n is None else n
-    if not _whole(size, 1, len(pool)):
-        raise BadInput(f"n = {n!r} is not a whole number from 1 to {len(pool)}, the training set")
+    have = len(pool)
+    size = have if n is None else check_whole("n", n, 1, have, f"the training set holds {have}")
     if seed == 0:
         return pool[:size]
     return np.sort(np.random.default_rng(seed).choice(pool, size, replace=False))

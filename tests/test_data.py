@@ -552,7 +552,7 @@ def test_unknown_names_and_missing_paths(name):
 def test_n_counts_after_classes():
     available = int(np.isin(SOURCE.target[:1437], (3, 8)).sum())
     assert len(data.load("digits", n=available, classes=(3, 8)).x_train) == available
-    says = f"from 1 to {available}, the training set"
+    says = f"from 1 to {available}; the training set holds {available}"
     refused(BadInput, says, name="digits", n=available + 1, classes=(3, 8))
 
 
