@@ -19,11 +19,13 @@ from sympy.printing.pycode import PythonCodePrinter
 class _Products:
     """Print x**2 … x**8 as products: a power call costs many times more."""
 
+    longest = 8
+
     def _print_Pow(self: Any, expr: Any, **options: Any) -> str:
         base, power = expr.base, expr.exp
         if power.is_Integer and power < 0:
             return f"(1/{self.parenthesize(base**-power, PRECEDENCE['Pow'])})"
-        if power.is_Integer and 2 <= power <= 8:
+        if power.is_Integer and 2 <= power <= self.longest:
             return f"({'*'.join([self.parenthesize(base, PRECEDENCE['Pow'])] * int(power))})"
         return str(super()._print_Pow(expr, **options))  # type: ignore[misc]
 
@@ -51,19 +53,13 @@ class ForArrays(_Products, PythonCodePrinter):  # type: ignore[misc]
         return "(" + " | ".join(map(self._print, expr.args)) + ")"
 
 
-class ForBalls(PythonCodePrinter):  # type: ignore[misc]
+class ForBalls(_Products, PythonCodePrinter):  # type: ignore[misc]
     """Python for python-flint. Constants are enclosed when called, at the precision then set."""
+
+    longest = 10**6  # flint's own power is NaN for a ball that contains 0, even for x**2
 
     def _print_Rational(self, expr: Any) -> str:
         return f"(arb({expr.p})/{expr.q})"
-
-    def _print_Pow(self, expr: Any, **options: Any) -> str:
-        # flint's own power is NaN for a ball that contains 0, even for x**2.
-        if not expr.exp.is_Integer or expr.exp == 0:
-            return str(super()._print_Pow(expr, **options))
-        base = self.parenthesize(expr.base, PRECEDENCE["Pow"])
-        product = "*".join([base] * abs(int(expr.exp)))
-        return f"({product})" if expr.exp > 0 else f"(1/({product}))"
 
     def _print_Pi(self, expr: Any) -> str:
         return "arb.pi()"
@@ -82,12 +78,8 @@ def statements(exprs: Sequence[Any], printer: Any) -> tuple[list[tuple[str, str]
     powers = {p for e in exprs for p in e.atoms(sympy.Pow) if p.exp.is_Integer}
     bases = sorted({p.base for p in powers if not p.base.is_Symbol}, key=sympy.default_sort_key)
     temporaries, values = sympy.cse([*exprs, *bases], sympy.numbered_symbols("t", real=True))
-    values = values[: len(exprs)]
-    needed: set[Any] = set().union(*(v.free_symbols for v in values))
-    for symbol, expr in reversed(temporaries):
-        needed |= expr.free_symbols if symbol in needed else set()
-    code = [(s.name, printer.doprint(e)) for s, e in temporaries if s in needed]
-    return code, [printer.doprint(v) for v in values]
+    code = [(symbol.name, printer.doprint(expr)) for symbol, expr in temporaries]
+    return code, [printer.doprint(v) for v in values[: len(exprs)]]
 
 
 def compile_python(
@@ -95,9 +87,8 @@ def compile_python(
 ) -> Callable[[Any], list[Any]]:
     """Compile to a Python function x ↦ list of the values of ``exprs``."""
     code, values = statements(exprs, printer({"fully_qualified_modules": False}))
-    lines = [f"    {name} = {value}" for name, value in code]
-    source = "\n".join(["def function(x):", *lines, f"    return [{', '.join(values)}]"])
+    lines = [f"    {name} = {value}\n" for name, value in code]
     scope = dict(namespace)
-    exec(source, scope)
+    exec(f"def function(x):\n{''.join(lines)}    return [{', '.join(values)}]", scope)
     function: Callable[[Any], list[Any]] = scope["function"]
     return function

@@ -41,11 +41,8 @@ class Landscape:
     box:
         d pairs (low, high): where to draw it. Default (−2, 2) for each axis.
 
-    Raises
-    ------
-    BadInput
-        For no or repeated symbols, a free symbol that is not listed, an expression that is not
-        finite and real, or a function outside the vocabulary.
+    BadInput for no or repeated symbols, a free symbol that is not listed, an expression that is not
+    finite and real, or a function outside the vocabulary.
     """
 
     def __init__(
@@ -56,7 +53,7 @@ class Landscape:
         box: Sequence[tuple[float, float]] | None = None,
         about: str = "",
     ) -> None:
-        listed = [symbols] if isinstance(symbols, str | sympy.Symbol) else list(symbols)
+        listed = [symbols] if isinstance(symbols, str | sympy.Symbol) else symbols
         self.symbols = tuple(sympy.Symbol(s) if isinstance(s, str) else s for s in listed)
         self.dim = len(self.symbols)
         if self.dim == 0 or len(set(self.symbols)) != self.dim:
