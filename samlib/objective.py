@@ -2,51 +2,38 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from samlib import data, models
 from samlib.errors import BadInput
-
-LOSSES = ("ce", "mse", "logistic")
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+from samlib.runs import RunSpec
 
 
 class Objective:
     """f(θ) = mean loss over the training set + (λ/2)‖θ‖² for each row of θ, shape (E, p).
 
     The loss is cross-entropy (``ce``), ½‖output − one-hot‖² (``mse``) or the logistic loss of one
-    output (``logistic``, two classes). ``options`` are those of :func:`samlib.models.build`.
-    ``seen`` collects (f, ‖∇f‖), each of shape (E,), of every gradient asked for, in order.
+    output (``logistic``, two classes). ``seen`` collects (f, ‖∇f‖), each of shape (E,), of every
+    gradient asked for, in order.
     """
 
-    def __init__(
-        self,
-        dataset: data.Dataset,
-        *,
-        model: str = "mlp",
-        loss: str = "ce",
-        weight_decay: float = 0.0,
-        dtype: str = "float32",
-        device: str = "cpu",
-        **options: object,
-    ) -> None:
-        kind = DTYPES[dtype]
-        self.loss, self.decay, self.name = loss, weight_decay, model
-        if loss == "logistic" and dataset.num_classes != 2:
-            raise BadInput(
-                f"loss 'logistic' needs 2 classes, not {dataset.num_classes}; choose two, "
-                "for example --classes 3,8"
-            )
-        outputs = 1 if loss == "logistic" else dataset.num_classes
-        features = dataset.x_train.shape[1]
-        self.options = {"in_features": features, "out_features": outputs, **options}
-        self.stacked = models.Stacked(models.build(model, seed=0, **self.options))
-        self.x = torch.as_tensor(dataset.x_train, dtype=kind, device=device)
-        self.y = torch.as_tensor(dataset.y_train, device=device)
-        self.x_test = torch.as_tensor(dataset.x_test, dtype=kind, device=device)
-        self.y_test = torch.as_tensor(dataset.y_test, device=device)
+    def __init__(self, spec: RunSpec, dataset: data.Dataset, device: str = "cpu") -> None:
+        self.loss, self.decay, self.name = spec.loss, spec.weight_decay, spec.model
+        if self.loss == "logistic" and dataset.num_classes != 2:
+            found = f"loss 'logistic' needs 2 classes, not {dataset.num_classes}"
+            raise BadInput(f"{found}; choose two, for example --classes 3,8")
+        self.options = {k: getattr(spec, k) for k in ("width", "depth", "activation")}
+        self.options["in_features"] = dataset.x_train.shape[1]
+        self.options["out_features"] = 1 if self.loss == "logistic" else dataset.num_classes
+        self.stacked = models.Stacked(models.build(self.name, seed=0, **self.options))
+        to = functools.partial(torch.as_tensor, device=device)
+        kind = getattr(torch, spec.dtype)
+        self.x, self.y = to(dataset.x_train, dtype=kind), to(dataset.y_train)
+        self.x_test, self.y_test = to(dataset.x_test, dtype=kind), to(dataset.y_test)
         self.xb, self.yb = self.x, self.y
         self.seen: list[tuple[Tensor, Tensor]] = []
 
@@ -61,7 +48,7 @@ class Objective:
         prior = torch.bincount(self.y).double() / len(self.y)
         if self.loss == "mse":
             return float((prior * (1 - prior)).sum()) / 2
-        return float(-(prior * prior.clamp_min(1e-300).log()).sum())
+        return float(torch.special.entr(prior).sum())
 
     def batch(self, index: Tensor | None) -> None:
         """Use the training rows ``index`` from now on, or all of them."""
@@ -78,13 +65,19 @@ class Objective:
         hot = F.one_hot(self.yb, out.shape[1]).to(out).T
         return ((out - hot) ** 2).sum(1).mean(1) / 2
 
-    def grad(self, theta: Tensor) -> Tensor:
-        """∇f for each row of ``theta`` (E, p); remembers losses and norms in ``seen``."""
+    def _derivatives(
+        self, theta: Tensor, create_graph: bool = False
+    ) -> tuple[Tensor, list[Tensor], tuple[Tensor, ...]]:
+        """The mean losses (E,), the parameters as leaves, and the gradient for each of them."""
         parts = [p.detach().requires_grad_() for p in self.stacked.parts(theta)]
         losses = self._losses(parts)
-        pieces = torch.autograd.grad(losses.sum(), parts)
-        g = torch.cat([piece.reshape(len(theta), -1) for piece in pieces], 1)
-        losses = losses.detach()
+        pieces = torch.autograd.grad(losses.sum(), parts, create_graph=create_graph)
+        return losses.detach(), parts, pieces
+
+    def grad(self, theta: Tensor) -> Tensor:
+        """∇f for each row of ``theta`` (E, p); remembers losses and norms in ``seen``."""
+        losses, _, pieces = self._derivatives(theta)
+        g = torch.cat([piece.flatten(1) for piece in pieces], 1)
         if self.decay:
             losses = losses + self.decay / 2 * (theta * theta).sum(1)
             g = g.add_(theta, alpha=self.decay)
@@ -93,13 +86,9 @@ class Objective:
 
     def hvp(self, theta: Tensor, v: Tensor) -> Tensor:
         """Hessian-vector products for each row, all shapes (E, p)."""
-        parts = [p.detach().requires_grad_() for p in self.stacked.parts(theta)]
-        losses = self._losses(parts)
-        pieces = torch.autograd.grad(losses.sum(), parts, create_graph=True)
-        weights = self.stacked.parts(v.detach())
-        second = torch.autograd.grad(pieces, parts, grad_outputs=weights)
-        h = torch.cat([piece.reshape(len(theta), -1) for piece in second], 1)
-        return h + self.decay * v
+        _, parts, pieces = self._derivatives(theta, create_graph=True)
+        second = torch.autograd.grad(pieces, parts, grad_outputs=self.stacked.parts(v.detach()))
+        return torch.cat([piece.flatten(1) for piece in second], 1) + self.decay * v
 
     def accuracy(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Fraction of ``x`` (N, d) that each row of ``theta`` classifies as ``y``, shape (E,)."""

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from samlib import diagnostics, models, records, rules
 from samlib.errors import check_choice, check_number, check_whole
-from samlib.objective import DTYPES, LOSSES
+
+LOSSES = ("ce", "mse", "logistic")
+DTYPES = ("float32", "float64")
 
 
 @dataclass(frozen=True)

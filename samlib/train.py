@@ -104,15 +104,9 @@ def objective(
     spec: RunSpec, device: str = "cpu", data_root: str | None = None
 ) -> tuple[Objective, data.Dataset]:
     """The function f that ``spec`` trains on, and its data set; BadInput if one cannot be built."""
-
-    def of(*names: str) -> dict[str, Any]:
-        return {name: getattr(spec, name) for name in names}
-
-    cut = of("n", "classes", "features", "label_noise")
+    cut = {k: getattr(spec, k) for k in ("n", "classes", "features", "label_noise")}
     dataset = data.load(spec.data, data_root, seed=spec.data_seed, **cut)
-    network = of("model", "width", "depth", "activation")
-    f = Objective(dataset, device=device, **network, **of("loss", "weight_decay", "dtype"))
-    return f, dataset
+    return Objective(spec, dataset, device), dataset
 
 
 def _descend(

@@ -97,7 +97,8 @@ def test_the_trace_ends_at_the_final_point() -> None:
 @pytest.mark.parametrize("depth", [1, 2])
 def test_the_objective_against_torch_nn(loss: str, depth: int) -> None:
     ds = data.load("digits", n=50, classes=(3, 8))
-    f = Objective(ds, loss=loss, weight_decay=0.1, dtype="float64", width=3, depth=depth)
+    spec = RunSpec(loss=loss, weight_decay=0.1, dtype="float64", width=3, depth=depth)
+    f = Objective(spec, ds)
     theta = torch.stack([f.initial(s) for s in (0, 1)])
     g = f.grad(theta)
     x, y = torch.tensor(ds.x_train), torch.tensor(ds.y_train)
@@ -118,7 +119,7 @@ def test_the_objective_against_torch_nn(loss: str, depth: int) -> None:
 
 
 def test_hessian_vector_products_against_finite_differences() -> None:
-    f = Objective(data.load("digits", n=40), weight_decay=0.1, dtype="float64", width=3)
+    f, _ = train.objective(RunSpec(n=40, weight_decay=0.1, dtype="float64", width=3))
     theta = torch.stack([f.initial(s) for s in (0, 1)])
     v = torch.randn(theta.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     h = 1e-6
@@ -129,10 +130,10 @@ def test_hessian_vector_products_against_finite_differences() -> None:
 def test_the_baseline_is_the_best_constant_guess() -> None:
     ds = data.load("digits", n=97)
     p = np.bincount(ds.y_train) / 97
-    assert Objective(ds).baseline == pytest.approx(-(p * np.log(p)).sum(), abs=1e-12)
+    assert Objective(RunSpec(), ds).baseline == pytest.approx(-(p * np.log(p)).sum(), abs=1e-12)
     hot = np.eye(10)[ds.y_train]
     best = ((hot - hot.mean(0)) ** 2).sum(1).mean() / 2
-    assert Objective(ds, loss="mse").baseline == pytest.approx(best, abs=1e-12)
+    assert Objective(RunSpec(loss="mse"), ds).baseline == pytest.approx(best, abs=1e-12)
 
 
 def test_mini_batches_cover_an_epoch() -> None:
