@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import platform
 import subprocess
@@ -36,23 +37,14 @@ def identity(spec: Mapping[str, Any]) -> str:
 
 
 def prepare(folder: StrPath) -> Path:
-    """Create ``folder`` if needed and make sure that it can be written, before any work is done.
-
-    Raises
-    ------
-    BadInput
-        If it cannot be created or written.
-    """
+    """Create ``folder`` if needed; BadInput, before any work is done, if it cannot be written."""
     path = Path(folder)
     try:
         (path / "curves").mkdir(parents=True, exist_ok=True)
-        with open(path / RUNS, "a"):
-            pass
+        (path / RUNS).open("a").close()
     except OSError as error:
-        raise BadInput(
-            f"output folder {str(path)!r} cannot be written ({error.strerror}); "
-            "choose a folder of your own with --out"
-        ) from None
+        why = f"cannot be written ({error.strerror}); choose a folder of your own with --out"
+        raise BadInput(f"output folder {str(path)!r} {why}") from None
     return path
 
 
@@ -71,33 +63,23 @@ def append(folder: StrPath, record: Record, curves: Mapping[str, NDArray[Any]]) 
     with open(path / RUNS, "ab") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
         f.write(line.encode())
-        f.flush()
-        os.fsync(f.fileno())
 
 
 def read(folder: StrPath) -> list[Record]:
     """All runs of an experiment, in the order in which they ended.
 
-    Raises
-    ------
-    BadInput
-        If the folder holds no records, or a line is not a record (it is named, never skipped).
+    BadInput if the folder holds no records, or a line is not a record (named, never skipped).
     """
-    path = Path(folder) / RUNS
+    path, runs = Path(folder) / RUNS, []
     if not path.is_file():
-        raise BadInput(
-            f"{str(path)!r} does not exist; make the record with its experiment's command"
-        )
-    runs = []
+        raise BadInput(f"{str(path)!r} does not exist; make it with its experiment's command")
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
-            run = json.loads(line)
-            run["id"], run["spec"], run["verdict"]
+            runs.append(json.loads(line))
+            runs[-1]["id"], runs[-1]["spec"], runs[-1]["verdict"]
         except (ValueError, KeyError, TypeError):
-            raise BadInput(
-                f"{path}:{number} is not a record: {line[:60]!r}; move the line away and run again"
-            ) from None
-        runs.append(run)
+            fault = f"{path}:{number} is not a record: {line[:60]!r}"
+            raise BadInput(f"{fault}; move the line away and run again") from None
     return runs
 
 
@@ -117,18 +99,15 @@ def select(runs: list[Record], **where: Any) -> list[Record]:
 
 def sanitised(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The same metrics with NaN and infinities as None, since JSON has no name for them."""
-    return {
-        k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in metrics.items()
-    }
+    lost = {k for k, v in metrics.items() if isinstance(v, float) and not math.isfinite(v)}
+    return {**metrics, **dict.fromkeys(lost)}
 
 
 @cache
 def _commit() -> dict[str, Any]:
-    here = Path(__file__).parent
-
     def git(*args: str) -> str:
-        run = subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, check=True)
-        return run.stdout.strip()
+        where, null = Path(__file__).parent, subprocess.DEVNULL
+        return subprocess.check_output(["git", *args], cwd=where, stderr=null, text=True).strip()
 
     try:
         # Records being written do not make the code that writes them dirty.
@@ -151,7 +130,6 @@ def provenance(started: float, device: str, threads: int) -> Record:
     """Where a run came from: commit, versions, hardware, threads, start (Unix seconds)."""
     import torch
 
-    hardware = _cpu() if device == "cpu" else torch.cuda.get_device_name(device)
     return {
         **_commit(),
         "samlib": samlib.__version__,
@@ -159,7 +137,7 @@ def provenance(started: float, device: str, threads: int) -> Record:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "device": device,
-        "hardware": hardware,
+        "hardware": _cpu() if device == "cpu" else torch.cuda.get_device_name(device),
         "threads": threads,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
     }

@@ -6,7 +6,6 @@ tables ``[fixed]`` (options of RunSpec) and ``[grid]`` (lists; every combination
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Iterable
 from dataclasses import fields
@@ -22,7 +21,7 @@ from samlib.train import Progress, train_many
 CHUNK = 32  # runs trained in one stack: bounds memory, and what an interruption loses
 
 
-def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[RunSpec]]:
+def load(path: records.StrPath) -> tuple[dict[str, Any], list[RunSpec]]:
     """Read an experiment file: its table and the specs of its runs, in the grid's order.
 
     BadInput if the file cannot be read, or names an option that RunSpec does not have.
@@ -40,24 +39,20 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[RunSpec]]:
 
 def sweep(
     specs: Iterable[RunSpec],
-    out: str | os.PathLike[str],
-    *,
-    device: str = "auto",
-    data_root: str | None = None,
-    threads: int = 1,
+    out: records.StrPath,
     progress: Progress | None = None,
+    **kw: Any,
 ) -> int:
     """Train and record the runs that the folder ``out`` does not hold yet; return their number.
 
     A sweep that was stopped goes on where it was. ``progress`` is called with the number of runs
-    recorded.
+    recorded. Other keywords are those of :func:`samlib.train.train_many`.
     """
     folder = records.prepare(out)
     have = {r["id"] for r in records.read(folder)}
     todo = [s for s in dict.fromkeys(specs) if s.id not in have]
     for start in range(0, len(todo), CHUNK):
-        chunk = todo[start : start + CHUNK]
-        for run in train_many(chunk, device=device, data_root=data_root, threads=threads):
+        for run in train_many(todo[start : start + CHUNK], **kw):
             records.append(folder, run.record(), run.curves())
             if progress:
                 progress(1)
