@@ -64,8 +64,7 @@ html: $(READY) build/execution.key
 
 # Executes the chapters in place and stores their outputs: after editing a chapter, before committing it.
 notebooks: $(READY)
-	$(PY) -m jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=180 --ExecutePreprocessor.store_widget_state=False \
-	  --ExecutePreprocessor.record_timing=False $(or $(NB),$(CHAPTERS))
+	$(PY) book/_ext/execute.py $(or $(NB),book/index.ipynb $(CHAPTERS))
 
 lab: $(READY)
 	$(PY) -m jupyterlab book
