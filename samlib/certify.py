@@ -157,7 +157,7 @@ def certify(
     rho : number
         A float stands for its shortest decimal (1.2 is 6/5); the proof is for that exact value.
     bits
-        Working precision. Networks of a few hundred parameters need more than 53.
+        Working precision, 53 to 1024. x_h is proved to about a fifth as many decimals.
     tol
         How far from ``x_h``, in each coordinate and in units of ρ, the proved point may lie.
 
