@@ -138,8 +138,8 @@ def running_verdict(
     the first. ``hallucinated``: GradRatio < 1e-6 through W and ν > 1e-3; or Δ ≤ 0.03, ν > 0.01 and
     GradRatio < 0.1 through (0.95t, t]; or Δ ≤ 0, ν > 0.01 and it is dying: below a half, even
     through (0.95t, t], and below a half of what it was in (0.4t, 0.5t].
-    ``descending``: Δ > 0.03, or 0.3 of the whole fall came since half-time (at a steady speed, a
-    small one too, it is a half). Otherwise ``stalled`` if the loss is above 0.8 of the first, at a
+    ``descending``: Δ > 0.03, or Δ > 0.001 and 0.3 of the whole fall came since half-time (at a
+    steady speed it is a half). Otherwise ``stalled`` if the loss is above 0.8 of the first, at a
     ``saddle`` if ν < 0.01 and GradRatio > 1, else ``chaotic``; and ``converged`` if it is not.
     """
     t = step[-1]
@@ -169,7 +169,7 @@ def running_verdict(
         return "hallucinated"
     if now <= 0.8 * first:
         return "converged"
-    if fall * first > 0.3 * (float(loss[0]) - now) > 0:  # as fast as ever: slow from the start
+    if fall > 1e-3 and fall * first > 0.3 * (float(loss[0]) - now):  # slow from the start
         return "descending"
     return "stalled: saddle" if size < 0.01 and low > 1 else "stalled: chaotic"
 

@@ -67,9 +67,8 @@ class HallucinationMonitor:
             monitor.record()
 
     The verdict is one of :data:`samlib.diagnostics.RUNNING`, renewed whenever the step count has
-    grown by 4 % on means of the readings in between. To cost next to nothing it reads every step at
-    first, then one in 4 % of the steps so far, at last one in ``every``. Clip gradients inside the
-    closure.
+    grown by 4 %, on means of the readings in between. It reads every step at first, then one in 4 %
+    of the steps so far, at last one in ``every``. Clip gradients inside the closure.
 
     Parameters
     ----------
@@ -102,9 +101,8 @@ class HallucinationMonitor:
         self.every = check_number("every", every, 1, remedy="1 reads every step")
         self.changes: list[tuple[int, str]] = []
         self.remedy_step: int | None = None
-        self.ramp_steps = 0
+        self.ramp_steps, self.verdict = 0, "running"
         self.reading: Reading | None = None
-        self.verdict = "running"
         self._start_over(optimizer.param_groups[0]["sam_step"])
 
     def _start_over(self, step: int) -> None:
@@ -115,9 +113,7 @@ class HallucinationMonitor:
         self._history: list[tuple[float, ...]] = []  # (step, loss, grad_norm, shifted_grad_norm)
         self._sums, self._count = (0.0, 0.0, 0.0), 0  # since the last entry
 
-    def record(
-        self, loss: Any = None, shifted_loss: Any = None, *, grad_scale: float = 1.0
-    ) -> Reading:
+    def record(self, loss: Any = None, shifted_loss: Any = None, grad_scale: float = 1) -> Reading:
         """After a step: read it if a reading is due, renew the verdict, return the last reading.
 
         After ``step(closure)`` the losses are known; where you drive the passes by hand, give them,
@@ -131,12 +127,11 @@ class HallucinationMonitor:
         """
         sam = self.optimizer
         step = sam.param_groups[0]["sam_step"]
-        if loss is not None:
-            known = (loss, loss if shifted_loss is None else shifted_loss)
-        elif sam.losses is None:
+        known = (
+            sam.losses if loss is None else (loss, loss if shifted_loss is None else shifted_loss)
+        )
+        if known is None:
             raise BadInput("the losses are unknown: give record(loss, shifted_loss)")
-        else:
-            known = sam.losses
         base = math.isnan(sam.ascent_norm) or (loss is None and known[0] is known[1])
         if self.reading is None or (step >= self._due and (base or sam.first_gradients)):
             self.reading = self._read(_number(known[0]), _number(known[1]), base, grad_scale)
@@ -162,10 +157,9 @@ class HallucinationMonitor:
         whole = sam.ascent_norm
         if sam.adaptive or grad_scale != 1:  # then that is another norm
             whole = norm_of(list(first.values()))
-        size = whole * norm_plus
-        cosine = _inner([(first[p], g) for p, g in second.items() if p in first]) / (size or 1.0)
-        norm = whole / grad_scale
-        return Reading(step, loss, shifted, norm, norm_plus, min(1.0, max(-1.0, cosine)))
+        inner = _inner([(first[p], g) for p, g in second.items() if p in first])
+        cosine = max(-1.0, min(1.0, inner / (whole * norm_plus or 1.0)))
+        return Reading(step, loss, shifted, whole / grad_scale, norm_plus, cosine)
 
     def _remember(self, r: Reading) -> None:
         if not math.isfinite(r.loss):

@@ -1,0 +1,413 @@
+"""The monitor's numbers restated from the equations, its verdicts on curves made by hand, and its
+record: agreement with the twin-based verdict and earliness on recorded runs."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from samlib import SAM, BadInput, HallucinationMonitor, data, diagnostics, models, records
+from samlib.runs import RunSpec
+from samlib.train import train
+
+torch.set_num_threads(1)
+Array = NDArray[np.float64]
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "book" / "records"
+
+# f(x) = ½ xᵀQx + Σ cos(3x) over two parameters
+_RNG = np.random.default_rng(7)
+Q = _RNG.standard_normal((8, 8))
+Q = Q @ Q.T
+X0 = _RNG.standard_normal(8)
+
+
+def value(x: Array) -> float:
+    return float(x @ Q @ x / 2 + np.cos(3 * x).sum())
+
+
+def gradient(x: Array) -> Array:
+    return Q @ x - 3 * np.sin(3 * x)
+
+
+def problem(rho: float = 0.3, rule: str = "sam", **kw: Any) -> tuple[SAM, Callable[[], Any]]:
+    params = [nn.Parameter(torch.tensor(v)) for v in (X0[:6].reshape(2, 3), X0[6:])]
+    opt = SAM(params, torch.optim.SGD, rho=rho, rule=rule, lr=0.01, **kw)
+    matrix = torch.tensor(Q)
+
+    def closure() -> Any:
+        opt.zero_grad()
+        x = torch.cat([p.reshape(-1) for p in params])
+        loss = x @ matrix @ x / 2 + torch.cos(3 * x).sum()
+        loss.backward()
+        return loss
+
+    return opt, closure
+
+
+def shifted(x: Array, rule: str, rho: float) -> Array:
+    g = gradient(x)
+    if rule == "asam":
+        return x + rho * x**2 * g / np.linalg.norm(x * g)
+    return x + rho * g / (1.0 if rule == "unnormalised" else np.linalg.norm(g))
+
+
+def check(reading: Any, x: Array, plus: Array) -> None:
+    a, b = gradient(x), gradient(plus)
+    na, nb = np.linalg.norm(a), np.linalg.norm(b)
+    expected = [value(x), value(plus), na, nb, a @ b / (na * nb)]
+    assert list(reading[1:]) == pytest.approx(expected, rel=1e-10)
+    assert reading.grad_ratio == pytest.approx(nb / (na + 1e-12), rel=1e-10)
+    assert reading.loss_gap == pytest.approx(value(plus) - value(x), rel=1e-9)
+    assert reading.gain == pytest.approx(a @ b / na**2, rel=1e-9)
+
+
+@pytest.mark.parametrize("rule", ["sam", "asam", "unnormalised"])
+def test_readings_are_the_equations(rule: str) -> None:
+    rho = 0.02 if rule == "unnormalised" else 0.3
+    opt, closure = problem(rho, rule)
+    monitor = HallucinationMonitor(opt, every=1)
+    x = X0
+    for step in range(1, 6):
+        opt.step(closure)
+        reading = monitor.record()
+        plus = shifted(x, rule, rho)
+        assert reading.step == step
+        check(reading, x, plus)
+        x = x - 0.01 * gradient(plus)
+
+
+def test_under_gsam_the_norm_is_that_of_its_direction() -> None:
+    opt, closure = problem(0.3, "gsam", gsam_alpha=0.4)
+    monitor = HallucinationMonitor(opt)
+    opt.step(closure)
+    g, gp = gradient(X0), gradient(shifted(X0, "sam", 0.3))
+    direction = gp - 0.4 * (g - (g @ gp) / (gp @ gp) * gp)
+    assert monitor.record().shifted_grad_norm == pytest.approx(np.linalg.norm(direction), rel=1e-10)
+
+
+@pytest.mark.parametrize("scale", [1.0, 256.0])
+def test_passes_driven_by_hand(scale: float) -> None:
+    opt, closure = problem()
+    monitor = HallucinationMonitor(opt)
+
+    def scaled() -> Any:
+        loss = closure()
+        for group in opt.param_groups:
+            for p in group["params"]:
+                p.grad *= scale
+        return loss
+
+    loss = scaled()
+    with opt.perturbed():
+        shifted_loss = scaled()
+    for p in opt.param_groups[0]["params"]:
+        p.grad /= scale  # as a gradient scaler does before the step
+    opt.step()
+    check(monitor.record(loss, shifted_loss, grad_scale=scale), X0, shifted(X0, "sam", 0.3))
+
+
+def test_base_steps_read_as_their_own_image() -> None:
+    opt, closure = problem(warm_start=2)
+    monitor = HallucinationMonitor(opt, every=1)
+    x = X0
+    for _ in range(2):
+        opt.step(closure)
+        check(monitor.record(), x, x)
+        x = x - 0.01 * gradient(x)
+    opt.step(closure)
+    check(monitor.record(), x, shifted(x, "sam", 0.3))
+
+
+def test_the_monitor_changes_nothing_and_asks_for_no_pass() -> None:
+    ends, calls = [], []
+    for watched in (False, True):
+        opt, closure = problem()
+        monitor = HallucinationMonitor(opt) if watched else None
+        count = itertools.count()
+
+        def counted(count: Any = count, closure: Any = closure) -> Any:
+            next(count)
+            return closure()
+
+        for _ in range(300):
+            opt.step(counted)
+            if monitor:
+                monitor.record()
+        ends.append([p.detach().clone() for p in opt.param_groups[0]["params"]])
+        calls.append(next(count))
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+    assert calls == [600, 600]
+
+
+def test_readings_thin_out_and_are_never_stale() -> None:
+    opt, closure = problem(0.05)
+    monitor = HallucinationMonitor(opt, every=20)
+    steps, x = [], X0
+    for _ in range(1000):
+        opt.step(closure)
+        reading = monitor.record()
+        if not steps or reading.step != steps[-1]:
+            steps.append(reading.step)
+            check(reading, x, shifted(x, "sam", 0.05))
+        x = np.concatenate([p.detach().numpy().ravel() for p in opt.param_groups[0]["params"]])
+    gaps = np.diff(steps)
+    assert steps[:25] == list(range(1, 26))
+    assert gaps.max() == 20
+    assert len(steps) < 140
+
+
+def test_recording_every_fifth_step_reads_fresh_gradients() -> None:
+    opt, closure = problem(0.05)
+    monitor = HallucinationMonitor(opt)
+    for step in range(1, 201):
+        x = np.concatenate([p.detach().numpy().ravel() for p in opt.param_groups[0]["params"]])
+        opt.step(closure)
+        if step % 5 == 0:
+            reading = monitor.record()
+            if reading.step == step:
+                check(reading, x, shifted(x, "sam", 0.05))
+
+
+# Curves made by hand: what each verdict means.
+T = np.arange(0.0, 1001.0)
+
+
+def curve(loss: Any, norm: Any, ratio: Any) -> tuple[Array, Array, Array, Array]:
+    ones = np.ones_like(T)
+    return T, loss * ones, norm * ones, norm * ones * ratio
+
+
+CURVES = {
+    "descending": curve(2.3 / (1 + T / 100), 0.5, 1.0),
+    "converged": curve(0.1 + 2.2 * np.exp(-T / 50), 0.02 + 0.5 * np.exp(-T / 50), 1.5),
+    "hallucinated": curve(2.3, 0.3, 20 / (20 + T)),
+    "stalled: chaotic": curve(2.3 + 0.01 * np.sin(T), 0.3, 2 + np.sin(T)),
+    "stalled: saddle": curve(2.3, np.where(T == 0, 0.7, 0.003), 50.0),
+    "diverged": curve(np.where(T > 900, np.nan, 2.3), 0.3, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_verdicts_of_curves_made_by_hand(name: str) -> None:
+    assert diagnostics.running_verdict(*CURVES[name]) == name
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_windows_count_steps_and_not_entries(name: str) -> None:
+    thin = np.unique(np.round(np.expm1(np.linspace(0, np.log1p(1000), 200))).astype(int))
+    assert diagnostics.running_verdict(*(a[thin] for a in CURVES[name])) == name
+
+
+def test_more_verdicts() -> None:
+    rule = diagnostics.running_verdict
+    assert rule(*(a[:20] for a in CURVES["hallucinated"])) == "running"
+    assert rule(*curve(1.0 + 1.3 * np.exp(-T / 50), 0.3, 1e-8)) == "hallucinated"  # at any loss
+    assert rule(*curve(2.3 * np.exp(-T / 50), np.exp(-T / 20), 1.0)) == "converged"
+    assert rule(*curve(2.3 - 2e-5 * T, 0.1, 1.0)) == "descending"  # slow is not stalled
+    assert rule(*curve(np.where(T > 500, 300.0, 2.3), 0.3, 1.0)) == "diverged"
+    assert rule(*curve(2.3, 0.3, np.where(T % 2, 0.5, 0.3))) == "stalled: chaotic"  # low, not dying
+
+
+def test_verdicts_do_not_depend_on_the_units_of_loss_and_weights() -> None:
+    for name, (t, loss, norm, plus) in CURVES.items():
+        assert diagnostics.running_verdict(t, 7 * loss, 1e-3 * norm, 1e-3 * plus) == name
+
+
+# On digits, live.
+def digits(rho: float, seed: int = 0) -> tuple[SAM, Callable[[], Any]]:
+    ds = data.load("digits", n=500)
+    x, y = torch.tensor(ds.x_train, dtype=torch.float32), torch.tensor(ds.y_train)
+    model = models.build("mlp", in_features=64, out_features=10, width=16, seed=seed)
+    opt = SAM(model.parameters(), torch.optim.SGD, rho=rho, lr=0.03)
+
+    def closure() -> Any:
+        opt.zero_grad()
+        loss = cross_entropy(model(x), y)
+        loss.backward()
+        return loss
+
+    return opt, closure
+
+
+def test_a_stuck_run_is_named_early_and_rescued() -> None:
+    final = {}
+    for remedy in (False, True):
+        opt, closure = digits(2.0)
+        seen: list[tuple[str, str]] = []
+        monitor = HallucinationMonitor(
+            opt,
+            auto_remedy=remedy,
+            callbacks=[lambda m, old, seen=seen: seen.append((old, m.verdict))],
+        )
+        for _ in range(1500):
+            loss = opt.step(closure)
+            monitor.record()
+        first = next(t for t, v in monitor.changes if v == "hallucinated")
+        assert first < 0.25 * 1500
+        assert [new for _, new in seen] == [v for _, v in monitor.changes]
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(seen))
+        assert monitor.remedy_step == (first if remedy else None)
+        final[remedy] = loss.item(), monitor.verdict, opt.radii()
+    assert final[False][0] > 2.0
+    assert final[False][1] == "hallucinated"
+    assert final[True][0] < 0.3
+    assert final[True][1] in ("descending", "converged")
+    assert final[True][2] == [2.0]  # at the full radius again
+
+
+def test_the_remedy_takes_base_steps_and_ramps_the_radius() -> None:
+    opt, closure = problem(0.4)
+    monitor = HallucinationMonitor(opt)
+    for _ in range(10):
+        opt.step(closure)
+        monitor.record()
+    monitor.remedy()
+    radii = []
+    for _ in range(60):
+        radii += opt.radii()
+        opt.step(closure)
+        monitor.record()
+    ramp = [0.4 * min(1.0, t / 40) for t in range(50)]
+    assert radii == pytest.approx([0.0] * 10 + ramp)
+    assert (monitor.remedy_step, monitor.ramp_steps) == (10, 40)
+
+
+def test_live_and_recorded_verdicts_are_the_same() -> None:
+    run = train(RunSpec(n=500, width=16, lr=0.03, steps=1500, rho=2.0), twins=False)
+    opt, closure = digits(2.0)
+    monitor = HallucinationMonitor(opt)
+    for _ in range(1501):
+        opt.step(closure)
+        monitor.record()
+    curves = {k: v.astype(float) for k, v in run.curves().items()}
+    replayed = diagnostics.replay(curves)
+    first = curves["step"][replayed.index("hallucinated")]
+    live = next(t for t, v in monitor.changes if v == "hallucinated")
+    assert replayed[-1] == monitor.verdict == "hallucinated"
+    assert live == pytest.approx(first, rel=0.15)
+
+
+def test_an_overflow_is_no_divergence_and_a_nan_loss_is() -> None:
+    opt, closure = problem()
+    monitor = HallucinationMonitor(opt, every=1)
+    for _ in range(40):
+        opt.step(closure)
+        monitor.record()
+    before = monitor.verdict
+    opt.step(closure)
+    for p in opt.param_groups[0]["params"]:
+        p.grad = torch.full_like(p, torch.inf)
+    assert monitor.record().shifted_grad_norm == np.inf
+    assert monitor.verdict == before
+    opt.step(lambda: closure() * torch.nan)
+    monitor.record()
+    assert monitor.verdict == "diverged"
+    opt.step(closure)
+    monitor.record()
+    assert monitor.verdict == before  # the weights were never touched
+
+
+@pytest.mark.parametrize("verdict", diagnostics.RUNNING)
+def test_every_verdict_is_explained(verdict: str) -> None:
+    opt, closure = problem()
+    monitor = HallucinationMonitor(opt)
+    assert "record()" in monitor.explain()
+    opt.step(closure)
+    monitor.record()
+    monitor.verdict = verdict
+    text = monitor.explain()
+    assert verdict in text
+    assert "{" not in text
+    if verdict == "hallucinated":
+        assert f"{monitor.reading.grad_ratio:.3g}" in text
+        assert "base steps" in text
+
+
+def test_unusable_input() -> None:
+    opt, closure = problem()
+    with pytest.raises(BadInput, match="needs a SAM"):
+        HallucinationMonitor(opt.base_optimizer)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="every"):
+        HallucinationMonitor(opt, every=0)
+    monitor = HallucinationMonitor(opt)
+    with pytest.raises(BadInput, match="losses are unknown"):
+        monitor.record()
+    opt.step(closure)
+    opt.zero_grad()
+    with pytest.raises(BadInput, match="before zero_grad"):
+        monitor.record()
+
+
+# On recorded runs. The rule was settled before monitor-final was recorded; mnist-cliff and
+# digits-cliff were not used for it. Numbers below are what was found, not what was hoped for.
+def judged(folder: str) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for run in records.read(RECORDS / folder):
+        curves = records.read_curves(RECORDS / folder, run["id"])
+        steps, names = curves["step"], diagnostics.replay(curves)
+        counts["runs"] += 1
+        counts["agree"] += diagnostics.outlook(names[-1]) == diagnostics.outlook(run["verdict"])
+        if run["verdict"] == "hallucinated":
+            early = [n for s, n in zip(steps, names, strict=True) if s < 0.25 * steps[-1]]
+            counts["hallucinated"] += 1
+            counts["early"] += "hallucinated" in early
+            counts["missed"] += "hallucinated" not in names
+    return counts
+
+
+def test_agreement_on_the_cliffs() -> None:
+    for folder in ("mnist-cliff", "digits-cliff"):
+        c = judged(folder)
+        assert c["agree"] >= 0.95 * c["runs"], c
+
+
+def test_at_the_edge_agreement_falls_short() -> None:
+    c = judged("monitor-final")
+    assert 0.92 * c["runs"] <= c["agree"] < 0.95 * c["runs"], c
+
+
+def test_hallucination_is_named_early() -> None:
+    for folder in ("monitor-final", "mnist-cliff"):
+        c = judged(folder)
+        assert c["early"] >= 0.8 * c["hallucinated"], c
+        assert c["missed"] == 0
+
+
+def test_on_wide_digits_it_is_named_late_more_often() -> None:
+    c = judged("digits-cliff")
+    assert 0.7 * c["hallucinated"] <= c["early"] < 0.8 * c["hallucinated"], c
+    assert c["missed"] == 0
+
+
+def test_where_monitor_and_twin_disagree_longer_runs_side_with_the_monitor() -> None:
+    key = ("lr", "seed", "rho")
+    longer = {tuple(r["spec"][k] for k in key): r for r in records.read(RECORDS / "monitor-longer")}
+    disputed = right = 0
+    for run in records.read(RECORDS / "monitor-final"):
+        curves = records.read_curves(RECORDS / "monitor-final", run["id"])
+        mine, twin = (
+            diagnostics.outlook(v) for v in (diagnostics.replay(curves)[-1], run["verdict"])
+        )
+        if mine != twin:
+            later = longer[tuple(run["spec"][k] for k in key)]
+            disputed += 1
+            right += diagnostics.outlook(later["verdict"]) == mine
+    assert (right, disputed) == (12, 14)
+
+
+def test_measured_overhead() -> None:
+    measured = json.loads((ROOT / "benchmarks" / "monitor_overhead.json").read_text())["measured"]
+    assert {name.split("/")[0] for name in measured} == {"mlp", "resnet18"}
+    assert all(row["share"] <= 0.02 for row in measured.values())
