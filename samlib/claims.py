@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import json
 import math
-import os
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ SOURCES = ("paper", "reviewer", "open question", "ours")
 KINDS = ("theorem", "certificate", "experiment")
 STATUSES = ("holds", "holds with a correction", "holds in part", "not reproduced", "open")
 Evidence = dict[str, Any]
+PROJECT = Path(__file__).resolve().parents[1]  # the checkout, which holds book/ and tests/
 
 
 @dataclass(frozen=True)
@@ -39,21 +39,15 @@ class Claim:
     correction: str = ""
 
 
-def project() -> Path:
-    """The folder that holds ``book/``: this checkout, or else the working directory."""
-    for root in (Path(__file__).resolve().parents[1], Path.cwd()):
-        if (root / "book" / "claims.yml").is_file():
-            return root
-    raise BadInput("book/claims.yml is not here; run this in a clone of the repository")
-
-
-def load(path: str | os.PathLike[str] | None = None) -> list[Claim]:
+def load(path: records.StrPath | None = None) -> list[Claim]:
     """Read the ledger.
 
     BadInput if an entry lacks a field, has an unknown one, or a value outside SOURCES, KINDS,
     STATUSES.
     """
-    path = Path(path) if path else project() / "book" / "claims.yml"
+    path = Path(path or PROJECT / "book" / "claims.yml")
+    if not path.is_file():
+        raise BadInput(f"{path} does not exist; use a clone, installed with pip install -e .")
     claims = []
     for number, entry in enumerate(yaml.safe_load(path.read_text()) or [], 1):
         try:
@@ -83,51 +77,50 @@ def derive_status(claim: Claim) -> str:
     return "holds in part" if "for" in sides else "not reproduced"
 
 
-def check(ledger: list[Claim], junit: str | os.PathLike[str] | None = None) -> list[str]:
+def check(ledger: list[Claim], junit: records.StrPath | None = None) -> list[str]:
     """Problems with the ledger, one line each; an empty list means that every status is earned.
 
     Every cited chapter anchor, test, record and certificate must exist and show what is said; with
     ``junit``, the report of a test run, every cited test must also have passed there.
     """
-    root, passed = project(), _passed(junit) if junit else None
-    problems = []
+    passed, problems = _passed(junit) if junit else None, []
     for claim in ledger:
         if claim.status != (due := derive_status(claim)):
             problems.append(f"{claim.id}: status {claim.status!r}, but its evidence says {due!r}")
         for evidence in claim.evidence:
             try:
-                _check_evidence(root, evidence, passed)
+                _check_evidence(evidence, passed)
             except BadInput as error:
                 problems.append(f"{claim.id}: {error}")
     return problems
 
 
-def _check_evidence(root: Path, e: Evidence, passed: set[str] | None) -> None:
+def _check_evidence(e: Evidence, passed: set[str] | None) -> None:
     """Raise BadInput if the evidence does not exist or does not show what is said."""
     side = e.get("side", "for")
     _need(side in ("for", "against"), f"side {side!r} is neither 'for' nor 'against'")
     if "chapter" in e:
         name, _, anchor = e["chapter"].partition("#")
-        paths = [root / "book" / f"{name}{end}" for end in (".ipynb", ".md")]
+        paths = [PROJECT / "book" / f"{name}{end}" for end in (".ipynb", ".md")]
         text = "".join(path.read_text() for path in paths if path.is_file())
         _need(text, f"chapter {name!r} does not exist")
         there = not anchor or f"({anchor})=" in text or f":label: {anchor}" in text
         _need(there, f"chapter {name!r} has no anchor {anchor!r}")
     elif "test" in e:
         name, _, function = e["test"].partition("::")
-        _need((root / name).is_file(), f"test file {name!r} does not exist")
-        nodes = ast.walk(ast.parse((root / name).read_text()))
+        _need((PROJECT / name).is_file(), f"test file {name!r} does not exist")
+        nodes = ast.walk(ast.parse((PROJECT / name).read_text()))
         there = function in {n.name for n in nodes if isinstance(n, ast.FunctionDef)}
         _need(there, f"{name} has no test {function!r}")
         _need(passed is None or e["test"] in passed, f"{e['test']} did not pass")
     elif "record" in e:
-        runs = records.read(root / "book" / "records" / e["record"])
+        runs = records.read(PROJECT / "book" / "records" / e["record"])
         runs = records.select(runs, **e.get("where", {}))
         hits, need = sum(_shows(run, e) for run in runs), e.get("at_least", len(runs))
         said = f"{hits} of {len(runs)} runs show {e}, {need} needed"
         _need(runs and hits >= need, f"record {e['record']!r}: {said}")
     elif "certificate" in e:
-        path = root / e["certificate"]
+        path = PROJECT / e["certificate"]
         _need(path.is_file(), f"certificate {e['certificate']!r} does not exist")
         missing = sorted(set(e.get("proved", [])) - set(json.loads(path.read_text())["proved"]))
         _need(not missing, f"certificate {e['certificate']!r} does not prove {missing}")
@@ -150,7 +143,7 @@ def _shows(run: records.Record, e: Evidence) -> bool:
     )
 
 
-def _passed(junit: str | os.PathLike[str]) -> set[str]:
+def _passed(junit: records.StrPath) -> set[str]:
     """Ids of the tests that passed in a pytest report: all parameter sets of each."""
     passed: dict[str, bool] = {}
     for case in ET.parse(junit).iter("testcase"):
@@ -173,15 +166,12 @@ def markdown(ledger: list[Claim]) -> str:
 
 def _entry(claim: Claim) -> str:
     """One claim as an entry of a definition list: what is said, then what shows it."""
-    lines = [f"**{claim.id}** · {claim.source} · {claim.kind}", f": {_line(claim.statement)}", ""]
+    text = f"**{claim.id}** · {claim.source} · {claim.kind}\n: {claim.statement}\n"
     if claim.correction:
-        lines += [f"  *Correction:* {_line(claim.correction)}", ""]
-    cited = "; ".join(dict.fromkeys(map(_cite, claim.evidence)))
-    return "\n".join([*lines, *([f"  *Evidence:* {cited}", ""] if cited else [])])
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
+        text += f"\n  *Correction:* {claim.correction}\n"
+    if cited := "; ".join(dict.fromkeys(map(_cite, claim.evidence))):
+        text += f"\n  *Evidence:* {cited}\n"
+    return text
 
 
 def _cite(e: Evidence) -> str:

@@ -33,8 +33,8 @@ class MLP(nn.Sequential):
         activation: str = "tanh",
     ) -> None:
         check_choice("activation", activation, ACTIVATIONS)
-        for name, value in (("width", width), ("depth", depth)):
-            check_whole(name, value, 1, 100_000)
+        check_whole("width", width, 1, 100_000)
+        check_whole("depth", depth, 1, 100_000)
         sizes = [in_features] + [width] * depth
         layers: list[nn.Module] = []
         for a, b in pairwise(sizes):
@@ -50,18 +50,15 @@ def names() -> list[str]:
     return sorted(BUILDERS)
 
 
-def build(name: str, *, seed: int | None = None, **kw: object) -> nn.Module:
-    """Build a network by name with PyTorch's default initialisation.
+def build(name: str, *, seed: int = 0, **kw: object) -> nn.Module:
+    """Build a network by name with PyTorch's default initialisation, drawn with ``seed``.
 
-    ``seed`` draws the initial weights from a generator of its own and leaves torch's global one
-    alone. The options are those of the class, for example :class:`MLP`.
-
+    Torch's global generator is left alone. The options are those of the class, as :class:`MLP`'s.
     BadInput if the name or an option is unknown, or an option is out of range.
     """
     check_choice("model", name, BUILDERS)
-    with torch.random.fork_rng(enabled=seed is not None, devices=[]):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
         try:
             return BUILDERS[name](**kw)
         except TypeError as error:

@@ -29,7 +29,7 @@ class Objective:
         self.options = {k: getattr(spec, k) for k in ("width", "depth", "activation")}
         self.options["in_features"] = dataset.x_train.shape[1]
         self.options["out_features"] = 1 if self.loss == "logistic" else dataset.num_classes
-        self.stacked = models.Stacked(models.build(self.name, seed=0, **self.options))
+        self.stacked = models.Stacked(models.build(self.name, **self.options))
         to = functools.partial(torch.as_tensor, device=device)
         kind = getattr(torch, spec.dtype)
         self.x, self.y = to(dataset.x_train, dtype=kind), to(dataset.y_train)

@@ -37,15 +37,12 @@ Rule: TypeAlias = Callable[..., tuple[Array, Array]]
 _quiet = np.errstate(all="ignore")
 
 
-def _norm(g: Array) -> Array:
-    """‖g‖ with shape (..., 1)."""
+def _inverse_norm(g: Array) -> Array:
+    """1/‖g‖ with shape (..., 1), and 1 where g = 0: the vector that it scales is zero there."""
     if isinstance(g, np.ndarray):
-        return np.sqrt((g * g).sum(-1, keepdims=True))
-    return g.norm(dim=-1, keepdim=True)
-
-
-def _inverse(norm: Array) -> Array:
-    """1/norm, and 1 where the norm is zero (the vector it scales is zero there)."""
+        norm = np.sqrt((g * g).sum(-1, keepdims=True))
+    else:
+        norm = g.norm(dim=-1, keepdim=True)
     return 1.0 / (norm + (norm == 0))
 
 
@@ -58,7 +55,7 @@ def gd(oracle: Oracle, x: Array, rho: Any = 0.0) -> tuple[Array, Array]:
 def sam(oracle: Oracle, x: Array, rho: Any) -> tuple[Array, Array]:
     """SAM: direction ∇f(x⁺), x⁺ = x + ρ g/‖g‖ (Foret et al. 2021, eqs. 2 and 3)."""
     g = oracle.grad(x)
-    x_plus = x + g * (rho * _inverse(_norm(g)))
+    x_plus = x + g * (rho * _inverse_norm(g))
     return oracle.grad(x_plus), x_plus
 
 
@@ -70,7 +67,7 @@ def exact(oracle: Oracle, x: Array, rho: Any) -> tuple[Array, Array]:
     Du = (I − uuᵀ)H/‖g‖. SAM keeps the first term only.
     """
     g = oracle.grad(x)
-    scale = _inverse(_norm(g))
+    scale = _inverse_norm(g)
     u = g * scale
     x_plus = x + rho * u
     g_plus = oracle.grad(x_plus)
@@ -82,7 +79,7 @@ def exact(oracle: Oracle, x: Array, rho: Any) -> tuple[Array, Array]:
 def asam(oracle: Oracle, x: Array, rho: Any) -> tuple[Array, Array]:
     """ASAM: direction ∇f(x⁺), x⁺ = x + ρ T²g/‖Tg‖, T = diag|x| (Kwon et al. 2021, eq. 7)."""
     scaled = abs(x) * oracle.grad(x)
-    x_plus = x + abs(x) * scaled * (rho * _inverse(_norm(scaled)))
+    x_plus = x + abs(x) * scaled * (rho * _inverse_norm(scaled))
     return oracle.grad(x_plus), x_plus
 
 
@@ -94,9 +91,9 @@ def gsam(oracle: Oracle, x: Array, rho: Any, alpha: float = 0.1) -> tuple[Array,
     ∇f(x⁺) = 0, v = 0 and g_⊥ = g.
     """
     g = oracle.grad(x)
-    x_plus = x + g * (rho * _inverse(_norm(g)))
+    x_plus = x + g * (rho * _inverse_norm(g))
     g_plus = oracle.grad(x_plus)
-    v = g_plus * _inverse(_norm(g_plus))
+    v = g_plus * _inverse_norm(g_plus)
     return g_plus - alpha * (g - v * (v * g).sum(-1, keepdims=True)), x_plus
 
 

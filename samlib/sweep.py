@@ -38,10 +38,7 @@ def load(path: records.StrPath) -> tuple[dict[str, Any], list[RunSpec]]:
 
 
 def sweep(
-    specs: Iterable[RunSpec],
-    out: records.StrPath,
-    progress: Progress | None = None,
-    **kw: Any,
+    specs: Iterable[RunSpec], out: records.StrPath, progress: Progress = lambda _: None, **kw: Any
 ) -> int:
     """Train and record the runs that the folder ``out`` does not hold yet; return their number.
 
@@ -54,6 +51,5 @@ def sweep(
     for start in range(0, len(todo), CHUNK):
         for run in train_many(todo[start : start + CHUNK], **kw):
             records.append(folder, run.record(), run.curves())
-            if progress:
-                progress(1)
+            progress(1)
     return len(todo)

@@ -44,7 +44,7 @@ def train_many(
     data_root: str | None = None,
     threads: int = 1,
     twins: bool = True,
-    progress: Progress | None = None,
+    progress: Progress = lambda _: None,
 ) -> list[Run]:
     """Train all ``specs`` and return their runs in the same order.
 
@@ -110,7 +110,7 @@ def objective(
 
 
 def _descend(
-    specs: list[RunSpec], f: Objective, device: str, progress: Progress | None
+    specs: list[RunSpec], f: Objective, device: str, progress: Progress
 ) -> tuple[Tensor, Tensor]:
     """All steps of a stack: final parameters (E, p) and the trace (4, steps + 1, E)."""
     steps, total = specs[0].steps, len(specs)
@@ -135,9 +135,8 @@ def _descend(
         curves[:, t, alive] = torch.stack([*f.seen[0], *f.seen[-1]])
         if t < steps:
             theta = torch.addcmul(theta, lr, direction, value=-1)
-        if progress and t % CHECK_EVERY == 0:
-            progress(min(CHECK_EVERY, steps - t) * total)
         if t % CHECK_EVERY == 0 or t == steps:
+            progress(min(CHECK_EVERY, steps - t) * total)
             final[alive] = theta
             ok = theta.isfinite().all(1)
             if not ok.all():  # rows that diverged stop here; the others go on without them
@@ -148,7 +147,7 @@ def _descend(
 
 
 def _train_stack(
-    specs: list[RunSpec], device: str, data_root: str | None, progress: Progress | None
+    specs: list[RunSpec], device: str, data_root: str | None, progress: Progress
 ) -> dict[RunSpec, Run]:
     """Train a stack and measure every row at its last point; verdicts come later."""
     started = time.time()
