@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep("--out", help="record folder (default: records/NAME beside experiments/)")
     data = command(_data, "show, check and download the data sets")
     data("name", nargs="?", help="one data set (default: all)")
-    data("--download", action="store_true", help="get it if it is absent")
+    data("--download", action="store_true", help="get what is absent")
     data("--verify", action="store_true", help="fail if a data set is corrupt")
     for add in (run, sweep, data):
         add("--data-root", help="where data sets lie (default: $SAMLIB_DATA or ~/.cache/samlib)")
@@ -154,34 +154,31 @@ def _data(args: argparse.Namespace) -> int:
     from samlib import data
 
     names = [args.name] if args.name else data.names()
-    if args.download:
-        if not args.name:
-            raise BadInput("--download needs the name of one data set, for example mnist")
-        data.load(args.name, root=args.data_root, download=True)
-    rows = [(name, data.verify(name, root=args.data_root)) for name in names]
-    for name, row in rows:
-        print(f"{name:<14} {row['status']:<8} {row.get('sha256') or row.get('reason', '')}")
-    return 1 if args.verify and any(row["status"] == "corrupt" for _, row in rows) else 0
+    for name in names if args.download else []:
+        data.load(name, root=args.data_root, download=True)
+    rows = [data.verify(name, root=args.data_root) for name in names]
+    for row in rows:
+        print(f"{row['name']:<14} {row['status']:<8} {row['sha256'] or row['reason']}")
+    return int(args.verify and any(row["status"] == "corrupt" for row in rows))
 
 
 def _claims(args: argparse.Namespace) -> int:
     from samlib import claims
 
     ledger = claims.load()
-    problems = claims.check(ledger, junit=args.check)
     for claim in ledger:
         print(f"{claim.id:<28} {claim.status:<24} {claim.statement}")
+    problems = claims.check(ledger, junit=args.check)
     for problem in problems:
         print(f"samlib claims: {problem}", file=sys.stderr)
-    return 1 if problems else 0
+    return int(bool(problems))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     try:
         args = _parser().parse_args(argv)
-        code: int = args.action(args)
-        return code
+        return int(args.action(args))
     except BadInput as error:
         print(f"samlib: error: {error}", file=sys.stderr)
         return 2
