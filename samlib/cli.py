@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from samlib import __version__
 from samlib.errors import BadInput
+from samlib.runs import RunSpec
 
 
 class _Parser(argparse.ArgumentParser):
@@ -33,6 +34,9 @@ def _batch(text: str) -> int | None:
     return None if text == "full" else int(text)
 
 
+_KINDS: dict[str, Any] = {"n": int, "classes": _classes, "batch": _batch}  # those that may be None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser("samlib", description="Does sharpness-aware minimization hallucinate here?")
     parser.add_argument("--version", action="version", version=f"samlib {__version__}")
@@ -44,7 +48,10 @@ def _parser() -> argparse.ArgumentParser:
         return made.add_argument
 
     run = command(_run, "train one network and name what became of it")
-    _add_spec(run)
+    for option in fields(RunSpec):
+        kind = _KINDS.get(option.name, type(option.default))
+        name, meaning = option.name.replace("_", "-"), option.metadata["help"]
+        run(f"--{name}", type=kind, default=option.default, help=meaning)
     run("--out", help="folder to which the run's record and curves are added")
     run("--json", action="store_true", help="print one JSON object")
     sweep = command(_sweep, "run an experiment file, or go on with it")
@@ -64,30 +71,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_spec(add: Any) -> None:
-    """The options of RunSpec, with the defaults of the command line."""
-    add("--data", default="digits", help="a data set's name, or a folder or zip of images")
-    add("--n", type=int, help="number of training examples (default: all)")
-    add("--classes", type=_classes, help="keep these classes only, for example 3,8")
-    add("--features", default="standard", help="standard | pixels | pca:K")
-    add("--label-noise", type=float, default=0.0, help="fraction of wrong training labels")
-    add("--data-seed", type=int, default=0, help="draws the subset (0: the first n) and the noise")
-    add("--model", default="mlp")
-    add("--width", type=int, default=32)
-    add("--depth", type=int, default=1, help="number of hidden layers")
-    add("--activation", default="tanh", help="tanh | relu | gelu")
-    add("--loss", default="ce", help="ce | mse | logistic")
-    add("--weight-decay", type=float, default=0.0, help="λ of (λ/2)‖θ‖², on all parameters")
-    add("--rule", default="sam", help="the update rule, for example sam, gd or exact")
-    add("--rho", type=float, default=2.0, help="SAM's radius ρ")
-    add("--lr", type=float, default=0.03, help="learning rate η")
-    add("--steps", type=int, default=4000)
-    add("--warm-start", type=float, default=0.0, help="fraction of plain gradient steps first")
-    add("--batch", type=_batch, default=None, help="mini-batch size, or full")
-    add("--dtype", default="float32", help="float32 | float64")
-    add("--seed", type=int, default=0, help="draws the initial weights and the batches")
-
-
 def _machine(args: argparse.Namespace) -> dict[str, Any]:
     """The keywords of a training function that say where it runs."""
     return {"device": args.device, "data_root": args.data_root, "threads": args.threads}
@@ -97,7 +80,7 @@ def _run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from samlib import diagnostics, records
-    from samlib.train import RunSpec, train
+    from samlib.train import train
 
     spec = RunSpec(**{field.name: getattr(args, field.name) for field in fields(RunSpec)})
     if args.out:

@@ -29,17 +29,11 @@ _Compiled = list[Callable[[Any], list[Any]]]
 class Landscape:
     """A function f: R^d → R given by one SymPy expression.
 
-    Parameters
-    ----------
-    expr:
-        SymPy expression, or a string (evaluated by SymPy: do not pass a stranger's). Decimal
+    expr : SymPy expression, or a string (evaluated by SymPy: do not pass a stranger's). Decimal
         numbers mean what they say: 0.1 is the rational 1/10, which matters in ball arithmetic.
-    symbols:
-        The d coordinates in order, as SymPy symbols or names.
-    name, about:
-        What to call it, and one line on why it is interesting.
-    box:
-        d pairs (low, high): where to draw it. Default (−2, 2) for each axis.
+    symbols : the d coordinates in order, as SymPy symbols or names.
+    name, about : what to call it, and one line on why it is interesting.
+    box : d pairs (low, high), where to draw it; by default (−2, 2) for each axis.
 
     BadInput for no or repeated symbols, a free symbol that is not listed, an expression that is not
     finite and real, or a function outside the vocabulary.

@@ -9,46 +9,50 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samlib import diagnostics, models, records, rules
+from samlib import diagnostics, records, rules
 from samlib.errors import check_choice, check_number, check_whole
 
 LOSSES = ("ce", "mse", "logistic")
 DTYPES = ("float32", "float64")
 
 
+def _option(default: Any, meaning: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": meaning})
+
+
 @dataclass(frozen=True)
 class RunSpec:
-    """All that determines a run, hashable and with a JSON form.
+    """All that determines a run, hashable and with a JSON form; the options of ``samlib run``.
 
-    ``n``: number of training examples, None for all. ``warm_start``: the fraction of the steps that
-    are plain gradient descent before SAM begins (Park et al., 2025). ``batch``: mini-batch size,
-    None for full batch. ``seed`` draws the initial weights (and the batches); ``data_seed`` draws
-    the subset and the label noise. Units: ρ is a distance in parameter space, ``lr`` multiplies the
-    gradient. BadInput if a value is out of its range; data are checked when they are loaded.
+    ``warm_start`` is the fraction of the steps that are plain gradient descent before SAM begins
+    (Park et al., 2025). Units: ρ is a distance in parameter space, ``lr`` multiplies the gradient.
+    BadInput if a value is out of its range; data are checked when they are loaded.
     """
 
-    data: str = "digits"
-    n: int | None = None
-    classes: tuple[int, ...] | None = None
-    features: str = "standard"
-    label_noise: float = 0.0
-    data_seed: int = 0
-    model: str = "mlp"
-    width: int = 32
-    depth: int = 1
-    activation: str = "tanh"
-    loss: str = "ce"
-    weight_decay: float = 0.0
-    rule: str = "sam"
-    rho: float = 2.0
-    lr: float = 0.01
-    steps: int = 4000
-    warm_start: float = 0.0
-    batch: int | None = None
-    dtype: str = "float32"
-    seed: int = 0
+    data: str = _option("digits", "a data set's name, or a folder or zip of images")
+    n: int | None = _option(None, "number of training examples (default: all)")
+    classes: tuple[int, ...] | None = _option(None, "keep these classes only, for example 3,8")
+    features: str = _option("standard", "standard | pixels | pca:K")
+    label_noise: float = _option(0.0, "fraction of wrong training labels")
+    data_seed: int = _option(0, "draws the subset (0: the first n) and the noise")
+    model: str = _option("mlp", "the network: mlp")
+    width: int = _option(32, "units in a hidden layer")
+    depth: int = _option(1, "number of hidden layers")
+    activation: str = _option("tanh", "tanh | relu | gelu")
+    loss: str = _option("ce", "ce | mse | logistic")
+    weight_decay: float = _option(0.0, "λ of (λ/2)‖θ‖², on all parameters")
+    rule: str = _option("sam", "the update rule, for example sam, gd or exact")
+    rho: float = _option(2.0, "SAM's radius ρ")
+    lr: float = _option(0.03, "learning rate η")
+    steps: int = _option(4000, "number of steps")
+    warm_start: float = _option(0.0, "fraction of plain gradient steps first")
+    batch: int | None = _option(None, "mini-batch size, or full")
+    dtype: str = _option("float32", "float32 | float64")
+    seed: int = _option(0, "draws the initial weights and the batches")
 
     def __post_init__(self) -> None:
+        from samlib import models  # and torch with it, which the command line's help can do without
+
         check_number("rho", self.rho, 0, 1e6, remedy="SAM's radius is usually between 0.01 and 10")
         check_number("lr", self.lr, 0, 1e3, strict=True, remedy="usual values are 0.001 to 1")
         check_number("weight_decay", self.weight_decay, 0, 1e3)
