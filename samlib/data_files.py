@@ -71,10 +71,8 @@ class Raw(NamedTuple):
 def read(name: PathLike, root: PathLike | None = None, download: bool = False) -> tuple[str, Raw]:
     """Find, check and read the set of that name or path; return its title and content.
 
-    Raises
-    ------
-    Missing, Corrupt, BadInput
-        If a file is absent, if a file is not what it should be, if the name is not known.
+    Missing if a file is absent, Corrupt if it is not what it should be, BadInput if the name is
+    unknown.
     """
     text = str(name)
     home = Path(root or os.environ.get("SAMLIB_DATA") or "~/.cache/samlib").expanduser()

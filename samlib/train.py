@@ -116,14 +116,10 @@ def _descend(
     steps, total = specs[0].steps, len(specs)
     rule = rules.get(next((s.rule for s in specs if s.rule != "gd"), "sam"))
     final = torch.stack([f.initial(s.seed) for s in specs])
-
-    def column(values: list[float]) -> Tensor:
-        return torch.tensor(values, dtype=final.dtype, device=device)[:, None]
-
-    rho = column([0.0 if s.rule == "gd" else s.rho for s in specs])
-    lr = column([s.lr for s in specs])
-    start = column([round(s.warm_start * steps) for s in specs])
-    curves = torch.full((4, steps + 1, total), torch.nan, dtype=final.dtype, device=device)
+    rows = [(0.0 if s.rule == "gd" else s.rho, s.lr, round(s.warm_start * steps)) for s in specs]
+    columns = torch.tensor(rows, dtype=final.dtype, device=device).T[..., None]
+    rho, lr, start = columns.unbind()  # each (E, 1)
+    curves = final.new_full((4, steps + 1, total), torch.nan)
     alive, theta = torch.arange(total, device=device), final.clone()
     batches = _batches(specs[0], len(f.x), device)
     warm = bool(start.any())
