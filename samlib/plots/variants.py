@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
@@ -89,11 +88,13 @@ def densities(x: Array, panels: Mapping[str, Mapping[str, Array]], floor: float 
 
 
 @style.house()
-def ellipsoid(axes: Grid, values: Array, sets: Sequence[tuple[str, Array, Array, Array]]) -> Figure:
-    """Contours with closed curves, entries (name, curve (n, 2), hallucinated point, image)."""
+def ellipsoid(
+    axes: Grid, values: Array, sets: Sequence[tuple[str, Array, Array, Array, str]]
+) -> Figure:
+    """Contours with closed curves: (name, curve (n, 2), hallucinated point, image, colour)."""
     fig, ax = wide(3.6)
     plane(ax, axes, values, 14)
-    for (name, curve, point, image), color in zip(sets, COLORS, strict=False):
+    for name, curve, point, image, color in sets:
         ax.plot(*curve.T, color=color, lw=1.2, label=name)
         ax.annotate("", tuple(image), tuple(point), arrowprops={"arrowstyle": "->", "color": color})
         dots(ax, point, "X", color)
@@ -123,15 +124,15 @@ def branches(curves: Sequence[tuple[str, Array, Array, bool]], marks: Sequence[f
 @style.house()
 def hovering(orbits: Array, cycle: Array, measured: Mapping[str, tuple[Array, Array]],
              formula: tuple[Array, Array]) -> Figure:  # fmt: skip
-    """Left ends of orbits (steps, m, 2) about x_h = 0; right distances against η, by α."""
+    """Left orbits (steps, m, 2) about x_h = 0; right distances against η, by α."""
     fig, (left, right) = style.row(2, 3.1)
     for k in range(orbits.shape[1]):
-        left.plot(*orbits[:, k].T, "-", color=style.PALE, lw=0.5)
+        left.plot(*orbits[:, k].T, ".-", color=style.PALE, lw=0.5, ms=3)
     dots(left, orbits[-2:].reshape(-1, 2), "o", style.SAM, "last two iterates")
     left.plot(*cycle.T, "k+", ms=14, zorder=6, label="2-cycle of the theorem")
     dots(left, np.zeros(2), "X", style.EXACT, "$x_h$")
     left.set(xlabel="$x-x_h$", ylabel="$y$", title="GSAM near a hallucinated point")
-    left.legend(loc="best")
+    left.legend(loc="upper left", fontsize=8)
     right.plot(*formula, color="black", lw=1, label="theorem")
     for (name, (eta, distance)), marker in zip(measured.items(), "osD^v", strict=False):
         right.plot(eta, distance, marker, ms=5, label=name)
@@ -204,7 +205,8 @@ def neuron(axes: Grid, values: Array, patterns: NDArray[np.int64], orbits: Array
     extent = (axes[0][0], axes[0][-1], axes[1][0], axes[1][-1])
     shades = ListedColormap(np.linspace(0.98, 0.80, int(patterns.max()) + 1).astype(str).tolist())
     left.imshow(patterns, origin="lower", extent=extent, cmap=shades, aspect="auto")
-    left.contour(*axes, values, levels=12, colors="0.65", linewidths=0.6)
+    levels = np.unique(np.quantile(values, np.linspace(0.01, 0.95, 14)))
+    left.contour(*axes, values, levels=levels, colors="0.6", linewidths=0.6)
     for k in range(orbits.shape[1]):
         left.plot(*orbits[:, k].T, "-", color=style.SAM, lw=1)
     dots(left, pair[0], "X", style.SAM, "$x_h$")
@@ -218,19 +220,18 @@ def neuron(axes: Grid, values: Array, patterns: NDArray[np.int64], orbits: Array
 @style.house()
 def to_a_curve(curve: Array, images: Array, orbits: Array, distance: Array, data: Array,
                fitted: Sequence[tuple[str, Array, Array, str]]) -> Figure:  # fmt: skip
-    """The curves (n, 3) of hallucinated points and images with orbits, distances, and the fits."""
-    fig = plt.figure(figsize=(style.WIDTH, 5.0))
-    space = fig.add_subplot(1, 2, 1, projection="3d")
-    for line, color, name in ((curve, style.SAM, "hallucinated"), (images, style.GD, "images")):
-        space.plot(*line.T, color=color, label=name)
-    for k in range(orbits.shape[1]):
-        space.plot(*orbits[:, k].T, "-", color="black", lw=0.7)
-    space.set(xlabel="$w$", ylabel="$b$", zlabel="$v$")
-    space.legend(loc="upper left")
-    top, bottom = fig.add_subplot(2, 2, 2), fig.add_subplot(2, 2, 4)
-    top.semilogy(distance, color="black", lw=0.8)
-    top.set(xlabel="step", ylabel="distance to the curve")
-    fits(bottom, data, fitted)
+    """The curve (n, 3) of hallucinated points and its images in (w, b), distances, the fits."""
+    fig, (left, middle, right) = style.row(3, 3.0)
+    for start, end in list(zip(curve, images, strict=True))[:: len(curve) // 6]:
+        left.plot(*np.stack([start, end])[:, :2].T, ":", color=style.PALE, lw=1)
+    left.plot(*curve[:, :2].T, color=style.SAM, lw=3, label="hallucinated")
+    left.plot(*images[:, :2].T, color=style.GD, lw=3, label="images")
+    left.plot(*np.moveaxis(orbits[..., :2], -1, 0), "-", color="black", lw=0.7)
+    left.set(xlabel="$w$", ylabel="$b$")
+    left.legend(loc="lower left", fontsize=8)
+    middle.semilogy(distance, color="black", lw=0.8)
+    middle.set(xlabel="step", title="distance to the limit")
+    fits(right, data, fitted)
     return fig
 
 
