@@ -31,9 +31,11 @@ def load(path: records.StrPath) -> tuple[dict[str, Any], list[RunSpec]]:
         fixed, grid = table.get("fixed", {}), table.get("grid", {})
         rows = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
         return table, [RunSpec.from_json(fixed | row) for row in rows]
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, ValueError) as error:
+        raise BadInput(f"experiment {str(path)!r}: {error}") from None
+    except TypeError as error:  # an option that is none, or a grid that is no table of lists
         known = ", ".join(field.name for field in fields(RunSpec))
-        remedy = f"give a TOML file whose [fixed] and [grid] (of lists) hold only {known}"
+        remedy = f"[fixed] holds values and [grid] lists of them, for {known}"
         raise BadInput(f"experiment {str(path)!r}: {error}; {remedy}") from None
 
 
