@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
+import types
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -317,6 +319,37 @@ def test_an_overflow_is_no_divergence_and_a_nan_loss_is() -> None:
     opt.step(closure)
     monitor.record()
     assert monitor.verdict == before  # the weights were never touched
+
+
+def test_the_lightning_callback_of_the_chapter_on_a_stand_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cells = json.loads((ROOT / "book" / "13-your-own-model.ipynb").read_text())["cells"]
+    texts = ["".join(c["source"]) for c in cells if c["cell_type"] == "markdown"]
+    text = next(t for t in texts if "class WatchSAM(Callback)" in t)
+    source = text.split("```python\n")[1].split("```")[0]
+    module = types.ModuleType("lightning.pytorch.callbacks")
+    module.Callback = type("Callback", (), {})  # type: ignore[attr-defined]
+    for name in ("lightning", "lightning.pytorch"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "lightning.pytorch.callbacks", module)
+    names: dict[str, Any] = {}
+    exec(source, names)
+
+    opt, closure = digits(2.0)
+    logged: list[tuple[str, float]] = []
+    trainer = types.SimpleNamespace(optimizers=[opt], should_stop=False)
+    lightning = types.SimpleNamespace(log=lambda key, value: logged.append((key, value)))
+    watch = names["WatchSAM"](stop=True)
+    watch.on_train_start(trainer, lightning)
+    for batch in range(300):
+        opt.step(closure)
+        watch.on_train_batch_end(trainer, lightning, None, None, batch)
+        if trainer.should_stop:
+            break
+    assert trainer.should_stop
+    assert watch.monitor.verdict == "hallucinated"
+    assert logged[-1] == ("grad_ratio", watch.monitor.reading.grad_ratio)
 
 
 @pytest.mark.parametrize("verdict", diagnostics.RUNNING)
