@@ -440,6 +440,25 @@ def test_where_monitor_and_twin_disagree_longer_runs_side_with_the_monitor() -> 
     assert (right, disputed) == (12, 14)
 
 
+def test_runs_named_in_vain_did_hallucinate_and_late_ones_not_yet() -> None:
+    vain = low_in_vain = quiet = low_quiet = late = low_late = 0
+    for folder in ("monitor-final", "mnist-cliff", "digits-cliff"):
+        for run in records.read(RECORDS / folder):
+            c = records.read_curves(RECORDS / folder, run["id"])
+            named = c["step"][np.array(diagnostics.replay(c)) == "hallucinated"]
+            quarter = 0.25 * c["step"][-1]
+            low = run["metrics"]["steps_below_0.1"] > 0
+            if diagnostics.outlook(run["verdict"]) == "learns":
+                vain, low_in_vain = vain + (len(named) > 0), low_in_vain + (low and len(named) > 0)
+                quiet, low_quiet = quiet + (len(named) == 0), low_quiet + (low and not len(named))
+            elif run["verdict"] == "hallucinated" and named[0] >= quarter:
+                ratio = diagnostics.grad_ratio(c["grad_norm"], c["shifted_grad_norm"])
+                late, low_late = late + 1, low_late + (ratio[c["step"] < quarter].min() < 0.1)
+    assert low_in_vain >= 0.9 * vain > 0  # named and learned: GradRatio was below 0.1 for a time
+    assert low_quiet <= 0.05 * quiet
+    assert low_late <= 0.1 * late
+
+
 def test_measured_overhead() -> None:
     measured = json.loads((ROOT / "benchmarks" / "monitor_overhead.json").read_text())["measured"]
     assert {name.split("/")[0] for name in measured} == {"mlp", "resnet18"}
