@@ -210,18 +210,12 @@ def discs(matrix: Array) -> Discs | None:
     middle = midpoints(matrix)
     if not np.isfinite(middle).all():
         return None
-    values, vectors = np.linalg.eig(middle)
-    v, centres, starts = np.empty_like(middle), [], []
-    for j, value in enumerate(values):
-        if value.imag >= 0:
-            starts.append(j)
-            v[:, j] = vectors[:, j].real
-            if value.imag > 0:  # LAPACK lists a pair as a + ib, a − ib
-                v[:, j + 1] = vectors[:, j].imag
     try:
+        v, sizes = _eigenbasis(middle)
         w = np.asarray(np.linalg.inv(v), dtype=np.float64)
     except np.linalg.LinAlgError:
         return None
+    starts = np.cumsum([0, *sizes[:-1]])
     basis, inverse = balls(v), balls(w)
     lost = defect(w, basis)  # |F| for wv = I − F, so v⁻¹ = (I − F)⁻¹w
     gap = max([*lost.sum(0), *lost.sum(1)], key=upper)  # bounds ‖F‖ in every norm used here
@@ -232,7 +226,7 @@ def discs(matrix: Array) -> Discs | None:
     gap = gap / (1 - gap)
     slack = gap * sum(max(column, key=upper) for column in np.abs(near).T)
     rest = gap * two_norm(near)
-    sizes = np.diff([*starts, len(v)])
+    centres = []
     for j, size in zip(starts, sizes, strict=True):
         block = midpoints(near[j : j + size, j : j + size])
         a = float(np.diag(block).mean())
@@ -247,6 +241,36 @@ def discs(matrix: Array) -> Discs | None:
         two_norm(near) + rest,
         (two_norm(mm(basis.T, basis)) * two_norm(mm(inverse, inverse.T))).sqrt() * (1 + gap),
     )
+
+
+def _eigenbasis(matrix: Floats) -> tuple[Floats, NDArray[np.int_]]:
+    """A real basis of columns v, or pairs Re v, Im v, of eigenvectors, and the sizes 1 or 2.
+
+    In an eigenspace of several dimensions, as dead hidden units make them, LAPACK's vectors may be
+    almost parallel, and differ from machine to machine. There they are replaced by an orthonormal
+    basis, made accurate by inverse iteration; the condition of the whole is then well defined.
+    """
+    values, vectors = np.linalg.eig(matrix)
+    close = 1e-9 * float(np.abs(values).max())
+    # A multiple real eigenvalue may come out as a pair with a tiny imaginary part.
+    real = np.abs(values.imag) <= close
+    flat = np.where(values.imag >= 0, vectors.real, vectors.imag)
+    columns, sizes = [], []
+    for kind, spans in ((real, flat), (values.imag > close, vectors)):
+        left = np.flatnonzero(kind)
+        while left.size:
+            near = np.abs(values[left] - values[left[0]]) <= close
+            group, left = left[near], left[~near]
+            z = spans[:, group]
+            if group.size > 1:
+                middle = values[group].mean() + close
+                shifted = matrix - (middle.real if kind is real else middle) * np.eye(len(matrix))
+                for _ in range(2):
+                    z = np.linalg.qr(np.linalg.solve(shifted, np.linalg.qr(z)[0]))[0]
+            for vector in z.T:
+                columns += [vector.real] if kind is real else [vector.real, vector.imag]
+                sizes.append(1 if kind is real else 2)
+    return np.array(columns).T, np.array(sizes)
 
 
 def two_norm(matrix: Array) -> Any:

@@ -59,9 +59,9 @@ def test_the_attracting_point_without_any_maximizer() -> None:
     assert c.box_radius >= 1e-3
     assert c.inertia == Inertia(2, 0)
     # the exact values are 8/29, 2 and f'(1/5) = −24/125
-    assert 0 <= Fraction(8, 29) - Fraction(c.eta_max) < Fraction(1, 10**8)
-    assert 0 <= 2 - Fraction(c.min_real_part) < Fraction(1, 10**7)
-    assert 0 <= Fraction(24, 125) - Fraction(c.grad_norm) < Fraction(1, 10**8)
+    assert 0 <= Fraction(8, 29) - Fraction(c.eta_max) < Fraction(1, 10**6)
+    assert 0 <= 2 - Fraction(c.min_real_part) < Fraction(1, 10**5)
+    assert 0 <= Fraction(24, 125) - Fraction(c.grad_norm) < Fraction(1, 10**6)
     assert abs(Fraction(c.centre[0]) - Fraction(1, 5)) <= Fraction(c.radius)
     assert c.digits >= 25
     np.testing.assert_allclose(c.image, [-1, 0], atol=1e-15)
@@ -72,7 +72,7 @@ def test_a_saddle_as_attracting_image() -> None:
     c = certify(landscapes.get("double-well-saddle"), [0.2, 0.0], "6/5")
     assert c.proved >= EXISTS | {"image is saddle", "attracts"}
     assert c.inertia == Inertia(1, 1)
-    assert c.eta_max == pytest.approx(8 / 21, abs=1e-8)
+    assert c.eta_max == pytest.approx(8 / 21, abs=1e-6)
 
 
 def test_a_minimizer_as_image_of_a_point_that_repels() -> None:
@@ -80,13 +80,13 @@ def test_a_minimizer_as_image_of_a_point_that_repels() -> None:
     assert c.proved == EXISTS | {"image is minimizer", "does not attract"}
     assert c.eta_max is None
     assert c.basin is None
-    assert c.min_real_part == pytest.approx(-1, abs=1e-7)
+    assert c.min_real_part == pytest.approx(-1, abs=1e-5)
 
 
 def test_one_dimension() -> None:
     c = certify(landscapes.get("double-well"), [0.2], 1.2)
     assert c.proved >= EXISTS | {"image is minimizer", "attracts"}
-    assert c.eta_max == pytest.approx(1, abs=1e-8)
+    assert c.eta_max == pytest.approx(1, abs=1e-6)
 
 
 def test_the_proved_digits_are_those_of_mpmath() -> None:
@@ -366,6 +366,29 @@ def test_discs_widened_by_a_change_hold_the_spectra_of_all_such_changes() -> Non
             assert near.min() <= radius
 
 
+def test_the_basis_of_a_multiple_eigenvalue_is_well_conditioned() -> None:
+    # Two dead units give A the same block twice: LAPACK may pick almost parallel eigenvectors.
+    rng = np.random.default_rng(6)
+    mix = rng.normal(size=(6, 6)) + 3 * np.eye(6)
+    block = np.array([[1.0, 2.0], [-2.0, 1.0]])
+    matrix = np.zeros((6, 6))
+    matrix[:2, :2] = matrix[2:4, 2:4] = block
+    matrix[4:, 4:] = 3 * np.eye(2)
+    turned = np.linalg.solve(mix, matrix @ mix)
+    order = np.array([5, 2, 0, 4, 3, 1])
+    with precision(128):
+        found, permuted = discs(balls(turned)), discs(balls(turned[np.ix_(order, order)]))
+        assert found is not None
+        assert permuted is not None
+        assert sorted(found.sizes) == [1, 1, 2, 2]
+        assert found.condition <= 6 * np.linalg.cond(mix)
+        ratio = float(found.condition) / float(permuted.condition)
+        assert 1 / 3 < ratio < 3
+        assert float(found.error) < 1e-12
+        assert found.real_part == pytest.approx(1, abs=1e-11)
+        assert found.eta_max == pytest.approx(min(2 / 5, 2 / 3), abs=1e-11)
+
+
 def test_two_norm_is_a_bound() -> None:
     matrix = np.random.default_rng(5).normal(size=(4, 4))
     with precision(128):
@@ -416,7 +439,7 @@ def test_save_load_recheck(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"eta_max": 0.2758620690},
+        {"eta_max": 0.2758621},
         {"eta_max": float("nan")},
         {"grad_norm": 0.1921},
         {"min_real_part": 2.01},
