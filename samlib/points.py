@@ -256,6 +256,8 @@ def _checked(system: Lagrange, x: Array) -> HallucinatedPoint | None:
             allowed = max(allowed, float(np.max(residual) - residual[best]))
     if not (norm[best] > MIN_GRAD and residual[best] <= allowed):
         return None
+    if not np.isfinite(system.landscape.f(cloud[best])):  # derivatives can outlive f: log x, x < 0
+        return None
     return HallucinatedPoint(
         x=cloud[best].copy(),
         image=system.image.copy(),

@@ -115,7 +115,7 @@ class Counterexample:
         return np.where(x > 0, right, -4 * x**3 - 3 * x**2)[..., None]
 
     def f(self, x: Array) -> Array:
-        raise NotImplementedError
+        return np.zeros(x.shape[:-1])  # not asked for
 
 
 def test_counterexample_has_none_at_a_sequence_of_rho() -> None:
@@ -606,6 +606,27 @@ def test_every_point_found_is_hallucinated(landscape: Landscape) -> None:
                 assert classify(landscape, p.x, rho).image_kind == c.kind
     # Rosenbrock is one valley with one critical point, and star-shaped enough to have none
     assert (total > 0) == (landscape.name != "rosenbrock")
+
+
+def test_none_outside_the_domain() -> None:
+    """The derivative of log x exists for x < 0, f does not."""
+    f = Landscape("-log(x) - log(y) + x*y**2 + x**2 - 3*x*y", ["x", "y"], box=[(0.01, 3)] * 2)
+    (image,) = critical_points(f)
+    for rho in (0.5, 1.3, 4.0):
+        assert all(p.x.min() > 0 for p in find_hallucinated(f, image.x, rho))
+
+
+def test_stiff_landscape_is_judged_by_its_own_rounding() -> None:
+    """10⁶ times a Rosenbrock-like f: its gradients round at 1e-9, its points are found."""
+    soft = "(1 - x)**2 + 100*(y - x**2)**2 + x**3*y"
+    small, large = (Landscape(e, ["x", "y"]) for e in (soft, f"10**6*({soft})"))
+    for a, b in zip(critical_points(small), critical_points(large), strict=True):
+        assert_allclose(a.x, b.x, atol=1e-9)
+        assert_allclose(
+            xs(find_hallucinated(small, a.x, 2.3)),
+            xs(find_hallucinated(large, b.x, 2.3)),
+            atol=1e-8,
+        )
 
 
 def test_known_critical_points() -> None:
