@@ -476,6 +476,16 @@ def test_each_dtype_steps_by_the_equation(rule: str, dtype: torch.dtype) -> None
     assert np.allclose(x.detach().double().numpy(), v - 0.5 * plus, rtol=0, atol=tolerance)
 
 
+def test_gsam_in_float16_survives_products_beyond_its_range() -> None:
+    x = nn.Parameter(torch.zeros(2, dtype=torch.float16))
+    opt = SAM([x], torch.optim.SGD, rho=0.5, rule="gsam", gsam_alpha=0.5, lr=1.0)
+    x.grad = torch.tensor([400.0, 300.0], dtype=torch.float16)
+    with opt.perturbed():
+        x.grad = torch.tensor([400.0, 0.0], dtype=torch.float16)  # ⟨g, g⁺⟩ = 160000 > 65504
+    opt.step()  # g⊥ = (0, 300)
+    assert x.tolist() == [-400.0, 150.0]
+
+
 def test_mixed_dtypes_share_one_norm() -> None:
     x = nn.Parameter(torch.zeros(2, dtype=torch.float64))
     y = nn.Parameter(torch.zeros(2, dtype=torch.bfloat16))
