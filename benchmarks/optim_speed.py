@@ -15,6 +15,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,9 @@ class LoopSAM:
         return loss
 
 
-def _mlp() -> tuple[nn.Module, torch.Tensor]:
+def _mlp(n: int) -> tuple[nn.Module, torch.Tensor]:
     layers = [nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)]
-    return nn.Sequential(*layers), torch.randn(128, 784)
+    return nn.Sequential(*layers), torch.randn(n, 784)
 
 
 def _resnet18() -> tuple[nn.Module, torch.Tensor]:
@@ -67,7 +68,8 @@ def _resnet18() -> tuple[nn.Module, torch.Tensor]:
     return resnet18(num_classes=10), torch.randn(128, 3, 32, 32)
 
 
-MODELS = {"mlp": _mlp, "resnet18": _resnet18}
+# The MLP on a mini-batch, where moving weights weighs most, and on 1000 images, as in the book.
+MODELS = {"mlp-128": partial(_mlp, 128), "mlp-1000": partial(_mlp, 1000), "resnet18": _resnet18}
 BASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "sgd": (torch.optim.SGD, {"lr": 1e-4}),
     "momentum": (torch.optim.SGD, {"lr": 1e-4, "momentum": 0.9}),
