@@ -6,7 +6,7 @@ PORT ?= 8000
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.package-installed
-CHAPTERS := $(wildcard book/[0-9]*.ipynb)
+CHAPTERS := $(sort $(wildcard book/*.ipynb))
 NBVAL := --nbval --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 180 --nbval-kernel-startup-timeout 120
 
 # One thread a process: the numbers in the notebooks do not depend on the machine's cores, and parallel tests share them.
@@ -64,7 +64,7 @@ html: $(READY) build/execution.key
 
 # Executes the chapters in place and stores their outputs: after editing a chapter, before committing it.
 notebooks: $(READY)
-	$(PY) book/_ext/execute.py $(or $(NB),book/index.ipynb $(CHAPTERS))
+	$(PY) book/_ext/execute.py $(or $(NB),$(CHAPTERS))
 
 lab: $(READY)
 	$(PY) -m jupyterlab book

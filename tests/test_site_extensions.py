@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import re
 import sys
 from pathlib import Path
+from queue import Empty
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from PIL import Image
 EXT = Path(__file__).resolve().parents[1] / "book" / "_ext"
 sys.path.insert(0, str(EXT))
 
+import execute  # noqa: E402
 import local_assets  # noqa: E402
 import page_finish  # noqa: E402
 import public_api  # noqa: E402
@@ -162,3 +166,34 @@ def test_icons_that_no_page_shows_are_dropped() -> None:
     assert "ghost" not in trimmed
     assert "@font-face{src:url(x/fa-solid-900.ttf)}" in trimmed
     assert shown == {0xF0F3, 0xF0C9}
+
+
+class DeafSocket:
+    """A socket on which a message lies, but whose wait is never woken: only a new look finds it."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    async def poll(self, timeout: int) -> int:
+        self.looks -= 1
+        await asyncio.sleep(timeout / 1000)
+        return int(self.looks <= 0)
+
+
+class DeafChannel:
+    """What get_msg needs of a channel."""
+
+    def __init__(self, looks: int) -> None:
+        self.socket = DeafSocket(looks)
+
+    async def _recv(self) -> dict[str, Any]:
+        return {"content": "reply"}
+
+
+def test_a_lost_wake_up_costs_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute, "LOOK", 0.01)
+    for timeout in [None, 60.0]:
+        reply = asyncio.run(execute.get_msg(DeafChannel(3), timeout))
+        assert reply == {"content": "reply"}
+    with pytest.raises(Empty):
+        asyncio.run(execute.get_msg(DeafChannel(10**9), 0.05))

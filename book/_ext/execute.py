@@ -1,18 +1,45 @@
-"""``make notebooks``: execute chapters in place and keep what a reader needs of the result.
+"""Execute notebooks: in place for ``make notebooks``, and without losing a wake-up in every build.
 
-Dropped: the widgets' state (the site mounts its own widget) and the times of execution, which would
-change at every run.
+While a cell with an ``interact`` runs, nbclient sends a message to the kernel on the very socket on
+which it waits for the cell's reply. If the reply arrives in that moment, nothing wakes the wait: it
+ends with its timeout, minutes later, although the reply lies there (seen in 1 of 5 builds of such a
+chapter, with pyzmq 27.3, jupyter_client 8.10, nbclient 0.11). So the wait looks twice a second.
+
+In place, the widgets' state is dropped, since the site mounts its own widget, and so are the times of
+execution, which would change at every run.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from queue import Empty
+from time import monotonic
+from typing import Any
 
 import nbformat
+from jupyter_client.channels import AsyncZMQSocketChannel
 from nbclient import NotebookClient
+from sphinx.application import Sphinx
 
 SECONDS_A_CELL = 600
+LOOK = 0.5  # seconds from one look to the next
+
+
+async def get_msg(self: AsyncZMQSocketChannel, timeout: float | None = None) -> dict[str, Any]:
+    """The next message; raises ``Empty`` after ``timeout`` seconds, and waits forever for None."""
+    deadline = None if timeout is None else monotonic() + timeout
+    while True:
+        left = LOOK if deadline is None else max(0.0, min(LOOK, deadline - monotonic()))
+        if await self.socket.poll(int(1000 * left)):
+            return await self._recv()
+        if deadline is not None and monotonic() >= deadline:
+            raise Empty
+
+
+def look_again() -> None:
+    """Let every notebook client of this process wait as above."""
+    AsyncZMQSocketChannel.get_msg = get_msg  # type: ignore[method-assign]
 
 
 def execute(path: Path) -> None:
@@ -26,7 +53,14 @@ def execute(path: Path) -> None:
     nbformat.write(notebook, path)
 
 
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Sphinx calls this when it loads the extension."""
+    look_again()
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
 if __name__ == "__main__":
+    look_again()
     for name in sys.argv[1:]:
         print(f"executing {name}", flush=True)
         execute(Path(name))
