@@ -5,8 +5,8 @@ which it waits for the cell's reply. If the reply arrives in that moment, nothin
 ends with its timeout, minutes later, although the reply lies there (seen in 1 of 5 builds of such a
 chapter, with pyzmq 27.3, jupyter_client 8.10, nbclient 0.11). So the wait looks twice a second.
 
-In place, the widgets' state is dropped, since the site mounts its own widget, and so are the times of
-execution, which would change at every run.
+In place, the widgets' state is dropped, since the site mounts its own widget, and so are the times
+of execution, which would change at every run.
 """
 
 from __future__ import annotations
