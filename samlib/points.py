@@ -105,6 +105,7 @@ def critical_points(
     stiff = np.linalg.norm(np.nan_to_num(landscape.hess(found)), axis=(-2, -1))
     size = 1 + np.linalg.norm(found, axis=-1)
     good &= force <= np.maximum(TOLERANCE, 1e-14 * stiff * size)
+    good &= np.isfinite(landscape.f(found))  # derivatives can outlive f: log x, x < 0
     points = []
     keep = _distinct(list(found[good]), list(force[good]), 1e-6 * float(np.max(high - low)))
     for x in found[good][keep]:
@@ -256,7 +257,7 @@ def _checked(system: Lagrange, x: Array) -> HallucinatedPoint | None:
             allowed = max(allowed, float(np.max(residual) - residual[best]))
     if not (norm[best] > MIN_GRAD and residual[best] <= allowed):
         return None
-    if not np.isfinite(system.landscape.f(cloud[best])):  # derivatives can outlive f: log x, x < 0
+    if not np.isfinite(system.landscape.f(cloud[best])):  # outside its domain
         return None
     return HallucinatedPoint(
         x=cloud[best].copy(),

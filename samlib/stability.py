@@ -23,9 +23,9 @@ class Classification:
     Up to 300 variables ``A`` = H_*(I + (ρ/‖g‖)P H_h) is a matrix (d, d), ``eigenvalues`` holds all
     of its eigenvalues by real part, and ``S`` (d−1, d−1) is ρ/‖g‖ times the Riemannian Hessian of f
     on the sphere in an orthonormal basis of the tangent space. Above, ``A`` and ``S`` are SciPy
-    linear operators on R^d (S with an eigenvalue 1 along the normal), and ``eigenvalues`` holds the
-    two with the smallest real part and the two of largest modulus: ``eta_max`` is the least that
-    these give, and a zero inside the spectrum of H_* goes unseen.
+    linear operators on R^d (S with an eigenvalue 1 along the normal), and ``eigenvalues`` holds two
+    each of largest modulus, of those nearest 0 and, where they stand apart, of smallest real part:
+    enough for ``kind`` as a rule, and ``eta_max`` is then what they allow, an upper bound.
 
     ``kind`` is "attracting" (every Re λ > 0: SAM converges from nearby for 0 < η < ``eta_max``),
     "repelling" (no direction attracts, whatever η), "saddle" (some do), or "neutral" (some λ = 0,
@@ -128,31 +128,59 @@ def _dense(
 def _free(
     landscape: Smooth, x: Array, image: Array, rho: float, grad: Array, norm: float
 ) -> Classification:
-    from scipy.sparse.linalg import eigs, eigsh
-
     d, u = len(x), grad / norm
 
     def tangential(v: Array) -> Array:
         bent = rho / norm * hvp(landscape, x, v)
         return v + bent - u * (u @ bent)
 
+    there = _operator(d, lambda v: hvp(landscape, image, v))
     a = _operator(d, lambda v: hvp(landscape, image, tangential(v)))
     s = _operator(d, lambda v: u * (u @ v) + tangential(v - u * (u @ v)))
-    start = np.random.default_rng(0).standard_normal(d)
-    wide = min(d - 1, 80)
-    parts = [
-        eigs(a, k=2, which=which, v0=start, ncv=wide, maxiter=100 * d, return_eigenvectors=False)
-        for which in ("SR", "LM")
-    ]
-    eigenvalues = np.sort_complex(np.concatenate(parts))
-    there = _operator(d, lambda v: hvp(landscape, image, v))
-    ends = eigsh(there, k=2, which="BE", v0=start, ncv=wide, return_eigenvectors=False)
-    zero = np.abs(eigenvalues) <= 1e-8 * np.abs(eigenvalues).max()
+
+    def inverse(v: Array) -> Array:
+        """A⁻¹v = M⁻¹H_*⁻¹v; M passes the component along u on, and is S across it."""
+        w = _minres(there, v)
+        along = (u @ w) * u
+        return along + _minres(s, w - tangential(along))
+
+    eigenvalues = _extremes(a, _operator(d, inverse))
+    ends = _extremes(there, _operator(d, lambda v: _minres(there, v))).real
+    zero = np.abs(eigenvalues) <= 1e-9 * np.abs(eigenvalues).max()
     kind, eta_max, normally = _verdict(eigenvalues, zero, semisimple=False)
     return Classification(
         x=x, image=image, rho=rho, grad=grad, grad_norm=norm, A=a, S=s, eigenvalues=eigenvalues,
         eta_max=eta_max, kind=kind, image_kind=critical_kind(ends), normally_attracting=normally,
     )  # fmt: skip
+
+
+def _minres(operator: Any, right: Array) -> Array:
+    from scipy.sparse.linalg import minres
+
+    return np.asarray(minres(operator, right, rtol=1e-14, maxiter=4 * len(right))[0])
+
+
+def _extremes(operator: Any, inverse: Any) -> NDArray[Any]:
+    """Eigenvalues of largest modulus, nearest 0 and, if they stand apart, of smallest real part.
+
+    0 stands for the nearest ones where the inverse cannot be applied: the operator is singular.
+    """
+    from scipy.sparse.linalg import ArpackNoConvergence, eigs
+
+    d = operator.shape[0]
+    start = np.random.default_rng(0).standard_normal(d)
+    plain = {"k": 2, "v0": start, "ncv": min(d, 40), "return_eigenvectors": False}
+    found = [eigs(operator, which="LM", tol=1e-10, **plain)]
+    try:  # a few restarts show an eigenvalue far to the left; those crowded near 0 come next
+        found.append(eigs(operator, which="SR", tol=1e-6, maxiter=20, **plain))
+    except ArpackNoConvergence as error:
+        found.append(error.eigenvalues)
+    back = operator @ (inverse @ start)
+    if np.linalg.norm(back - start) > 1e-3 * np.linalg.norm(start):
+        found.append(np.zeros(1))
+    else:
+        found.append(1 / eigs(inverse, which="LM", tol=1e-6, **plain | {"ncv": min(d, 12)}))
+    return np.sort_complex(np.concatenate(found))
 
 
 def _operator(dim: int, product: Callable[[Array], Array]) -> Any:

@@ -778,6 +778,44 @@ def test_four_hundred_parameters() -> None:
     assert (c.S @ np.eye(400)[5])[5] == pytest.approx(1 + 1.2 * a[4].item() / 0.192, rel=1e-8)
 
 
+class Diagonal:
+    """(x₀² − 1)²/4 + ½Σaᵢxᵢ² in 400 variables, without a Hessian."""
+
+    dim = 400
+
+    def __init__(self, a: Array) -> None:
+        self.a = a
+
+    def f(self, x: Array) -> Array:
+        return (x[..., 0] ** 2 - 1) ** 2 / 4 + (self.a * x[..., 1:] ** 2).sum(-1) / 2
+
+    def grad(self, x: Array) -> Array:
+        return np.concatenate([x[..., :1] ** 3 - x[..., :1], self.a * x[..., 1:]], -1)
+
+    def hess(self, x: Array) -> Array:
+        raise AssertionError("a dense Hessian of 400 variables was formed")
+
+    def hvp(self, x: Array, v: Array) -> Array:
+        return np.concatenate([(3 * x[..., :1] ** 2 - 1) * v[..., :1], self.a * v[..., 1:]], -1)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "image_kind"),
+    [(1.0, "attracting", "minimizer"), (0.0, "neutral", "degenerate"), (-0.1, "saddle", "saddle")],
+)
+def test_one_eigenvalue_among_four_hundred_decides(
+    value: float, kind: str, image_kind: str
+) -> None:
+    a = np.linspace(1, 2, 399)
+    a[200] = value
+    x_h = np.zeros(400)
+    x_h[0] = 0.2
+    c = classify(Diagonal(a), x_h, 1.2)
+    assert (c.kind, c.image_kind) == (kind, image_kind)
+    diagonal = a * (1 + 1.2 * a / 0.192)
+    assert c.eigenvalues.real.min() == pytest.approx(min(2, diagonal.min()), abs=1e-8)
+
+
 def test_import_is_light() -> None:
     code = "import sys, samlib.points; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
