@@ -13,11 +13,13 @@ from samlib import diagnostics, records, rules
 from samlib.errors import check_choice, check_number, check_whole
 
 LOSSES = ("ce", "mse", "logistic")
+SCHEDULES = ("constant", "ramp", "decay", "adaptive")
 DTYPES = ("float32", "float64")
 
 
-def _option(default: Any, meaning: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": meaning})
+def _option(default: Any, meaning: str, *, added: bool = False) -> Any:
+    """A field; one ``added`` later is left out of the JSON at its default: old ids stay."""
+    return dataclasses.field(default=default, metadata={"help": meaning, "added": added})
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,10 @@ class RunSpec:
     """All that determines a run, hashable and with a JSON form; the options of ``samlib run``.
 
     ``warm_start`` is the fraction of the steps that are plain gradient descent before SAM begins
-    (Park et al., 2025). Units: ρ is a distance in parameter space, ``lr`` multiplies the gradient.
+    (Park et al., 2025). ``schedule`` multiplies ρ at step t of the T that follow: ``ramp`` by t/T,
+    ``decay`` by 1 − t/T; ``adaptive`` shrinks ρ by 1 % a step while GradRatio < 0.1 and lets it
+    grow back by 1 % otherwise, up to ρ. ``momentum`` is heavy-ball's. Units: ρ is a distance in
+    parameter space, ``lr`` multiplies the gradient.
     BadInput if a value is out of its range; data are checked when they are loaded.
     """
 
@@ -49,6 +54,8 @@ class RunSpec:
     batch: int | None = _option(None, "mini-batch size, or full")
     dtype: str = _option("float32", "float32 | float64")
     seed: int = _option(0, "draws the initial weights and the batches")
+    schedule: str = _option("constant", "of ρ: constant | ramp | decay | adaptive", added=True)
+    momentum: float = _option(0.0, "momentum of the base step", added=True)
 
     def __post_init__(self) -> None:
         from samlib import models  # and torch with it, which the command line's help can do without
@@ -57,6 +64,8 @@ class RunSpec:
         check_number("lr", self.lr, 0, 1e3, strict=True, remedy="usual values are 0.001 to 1")
         check_number("weight_decay", self.weight_decay, 0, 1e3)
         check_number("warm_start", self.warm_start, 0, 1, remedy="it is a fraction of the steps")
+        check_number("momentum", self.momentum, 0, 0.9999)
+        check_choice("schedule", self.schedule, SCHEDULES)
         limits = {"steps": (1, 10**8), "seed": (0, 2**31), "data_seed": (0, 2**31)}
         limits |= {k: (1, 10**9) for k in ("n", "batch") if getattr(self, k) is not None}
         for name, (low, high) in limits.items():  # a NumPy integer becomes an int: it has no JSON
@@ -68,7 +77,11 @@ class RunSpec:
 
     def to_json(self) -> dict[str, Any]:
         """The spec as a JSON object."""
-        return dataclasses.asdict(self) | {"classes": self.classes and list(self.classes)}
+        spec = dataclasses.asdict(self) | {"classes": self.classes and list(self.classes)}
+        for field in dataclasses.fields(self):
+            if field.metadata["added"] and spec[field.name] == field.default:
+                del spec[field.name]
+        return spec
 
     @classmethod
     def from_json(cls, spec: dict[str, Any]) -> RunSpec:
@@ -83,7 +96,7 @@ class RunSpec:
 
     def twin(self) -> RunSpec:
         """Plain gradient descent from the same start with the same data, step size and steps."""
-        return dataclasses.replace(self, rule="gd", rho=0.0, warm_start=0.0)
+        return dataclasses.replace(self, rule="gd", rho=0.0, warm_start=0.0, schedule="constant")
 
 
 @dataclass(frozen=True)

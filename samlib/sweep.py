@@ -1,7 +1,9 @@
 """Experiments: a TOML file names a grid of runs, a record folder keeps what they came to.
 
 An experiment file has ``question``, ``claim`` (ids in the ledger), ``expected_minutes`` and the
-tables ``[fixed]`` (options of RunSpec) and ``[grid]`` (lists; every combination is a run).
+tables ``[fixed]`` (options of RunSpec) and ``[grid]`` (lists; every combination is a run). With
+``[[arms]]``, tables of values and lists, each arm has its own such grid and the last word.
+``measure`` lists what is measured at the end of every run (:mod:`samlib.measures`).
 """
 
 from __future__ import annotations
@@ -28,8 +30,11 @@ def load(path: records.StrPath) -> tuple[dict[str, Any], list[RunSpec]]:
     """
     try:
         table = tomllib.loads(Path(path).read_text())
-        fixed, grid = table.get("fixed", {}), table.get("grid", {})
-        rows = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+        fixed, rows = table.get("fixed", {}), []
+        for arm in table.get("arms", [{}]):
+            lists = {k: v if isinstance(v, list) else [v] for k, v in arm.items()}
+            grid = table.get("grid", {}) | lists
+            rows += [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
         return table, [RunSpec.from_json(fixed | row) for row in rows]
     except (OSError, ValueError) as error:
         raise BadInput(f"experiment {str(path)!r}: {error}") from None

@@ -1,9 +1,9 @@
 """Training runs under SAM: one, or many at once as a stacked ensemble.
 
 The objective is f(θ) = mean loss over the training set + (λ/2)‖θ‖², all parameters decayed, with λ
-the weight decay. Runs that share everything but ρ, lr, seed and warm start are rows of one (E, p)
-matrix, so that each step costs a few large matrix products; a stacked run equals a lone one up to
-rounding.
+the weight decay. Runs that share everything but ρ and its schedule, lr, momentum and seed are rows
+of one (E, p) matrix, so that each step costs a few large matrix products; a stacked run equals a
+lone one up to rounding.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from samlib import data, diagnostics, records, rules
 from samlib.errors import BadInput, check_whole
 from samlib.objective import Objective
 from samlib.runs import Run, RunSpec
+from samlib.schedules import Radius
 
 __all__ = ["Run", "RunSpec", "objective", "resolve_device", "train", "train_many"]
 
 CHECK_EVERY = 100  # steps between looks for runs that diverged
+MEASURES = 200  # how often a run with mini-batches is measured on all the data
 Progress = Callable[[int], object]
 
 
@@ -84,20 +86,21 @@ def _stacks(specs: Iterable[RunSpec]) -> list[list[RunSpec]]:
     groups: dict[RunSpec, list[RunSpec]] = {}
     for s in specs:
         rule, seed = "sam" if s.rule == "gd" else s.rule, s.seed if s.batch else 0
-        shared = dataclasses.replace(s, rule=rule, seed=seed, rho=0.0, lr=1.0, warm_start=0.0)
+        own: dict[str, Any] = {"rho": 0.0, "lr": 1.0, "warm_start": 0.0, "momentum": 0.0}
+        shared = dataclasses.replace(s, rule=rule, seed=seed, schedule="constant", **own)
         groups.setdefault(shared, []).append(s)
     return list(groups.values())
 
 
 def _batches(spec: RunSpec, rows: int, device: str) -> Iterator[Tensor | None]:
     """Row indices of each step's mini-batch, shuffled anew each epoch; None for the full batch."""
-    draw = torch.Generator().manual_seed(spec.seed)
+    draw, size = torch.Generator().manual_seed(spec.seed), spec.batch or rows
     while True:
-        if not spec.batch or spec.batch >= rows:
+        if size >= rows:
             yield None
             continue
         order = torch.randperm(rows, generator=draw).to(device)
-        yield from torch.split(order[: rows - rows % spec.batch], spec.batch)
+        yield from torch.split(order[: rows - rows % size], size)
 
 
 def objective(
@@ -112,31 +115,50 @@ def objective(
 def _descend(
     specs: list[RunSpec], f: Objective, device: str, progress: Progress
 ) -> tuple[Tensor, Tensor]:
-    """All steps of a stack: final parameters (E, p) and the trace (4, steps + 1, E)."""
+    """All steps of a stack: final parameters (E, p) and the trace (4, steps + 1, E).
+
+    With mini-batches the trace is measured on all the data at every ``steps // MEASURES``-th step.
+    """
     steps, total = specs[0].steps, len(specs)
     rule = rules.get(next((s.rule for s in specs if s.rule != "gd"), "sam"))
-    final = torch.stack([f.initial(s.seed) for s in specs])
-    rows = [(0.0 if s.rule == "gd" else s.rho, s.lr, round(s.warm_start * steps)) for s in specs]
-    columns = torch.tensor(rows, dtype=final.dtype, device=device).T[..., None]
-    rho, lr, start = columns.unbind()  # each (E, 1)
+    theta = torch.stack([f.initial(s.seed) for s in specs])
+    lr, momentum = theta.new_tensor([(s.lr, s.momentum) for s in specs]).T[..., None].unbind()
+    velocity = torch.zeros_like(theta) if momentum.any() else None
+    radius, final = Radius(specs, theta), theta.clone()
     curves = final.new_full((4, steps + 1, total), torch.nan)
-    alive, theta = torch.arange(total, device=device), final.clone()
+    alive = torch.arange(total, device=device)
     batches = _batches(specs[0], len(f.x), device)
-    warm = bool(start.any())
-    for t in range(steps + 1):
-        f.batch(next(batches) if t < steps else None)  # the last entry is measured on all the data
+    noisy = (specs[0].batch or len(f.x)) < len(f.x)
+    every = max(1, steps // MEASURES) if noisy else 1
+
+    def look(rho: Tensor) -> Tensor:
         f.seen.clear()
-        radius = rho * (t >= start) if warm else rho
-        direction, _ = rule(f, theta, radius)
-        curves[:, t, alive] = torch.stack([*f.seen[0], *f.seen[-1]])
+        direction: Tensor = rule(f, theta, rho)[0]
+        return direction
+
+    for t in range(steps + 1):
+        rho = radius.at(t)
+        if t % every == 0 or t == steps:
+            f.batch(None)
+            direction = look(rho)
+            now = torch.stack([*f.seen[0], *f.seen[-1]])
+        curves[:, t, alive] = now
         if t < steps:
+            if noisy:
+                f.batch(next(batches))
+                direction = look(rho)
+            radius.feedback(f.seen[-1][1] / f.seen[0][1])
+            if velocity is not None:
+                direction = velocity = direction.addcmul(momentum, velocity)
             theta = torch.addcmul(theta, lr, direction, value=-1)
         if t % CHECK_EVERY == 0 or t == steps:
             progress(min(CHECK_EVERY, steps - t) * total)
             final[alive] = theta
             ok = theta.isfinite().all(1)
             if not ok.all():  # rows that diverged stop here; the others go on without them
-                alive, theta, rho, lr, start = (v[ok] for v in (alive, theta, rho, lr, start))
+                alive, theta, lr, momentum = (v[ok] for v in (alive, theta, lr, momentum))
+                velocity, now = (None if velocity is None else velocity[ok]), now[:, ok]
+                radius.keep(ok)
             if not len(alive):
                 break
     return final, curves

@@ -32,18 +32,26 @@ def reference(spec: RunSpec, rule: str = "sam") -> tuple[np.ndarray, float]:
         f = nn.functional.cross_entropy(net(x), y) + decay
         return list(torch.autograd.grad(f, params)), f.item()
 
+    velocity, factor = [torch.zeros_like(p) for p in params], 1.0
+    start = int(spec.warm_start * spec.steps)
     for t in range(spec.steps):
         g, _ = gradient()
         norm = torch.sqrt(sum((v**2).sum() for v in g))
-        rho = 0.0 if t < spec.warm_start * spec.steps or rule == "gd" else spec.rho
+        part = (t - start) / (spec.steps - start)
+        rho = spec.rho * {"ramp": part, "decay": 1 - part}.get(spec.schedule, factor)
+        rho = 0.0 if t < start or rule == "gd" else rho
         saved = [p.detach().clone() for p in params]
         with torch.no_grad():
             for p, v in zip(params, g, strict=True):
                 p += rho * v / norm
         g, _ = gradient()
+        if spec.schedule == "adaptive":
+            small = torch.sqrt(sum((v**2).sum() for v in g)) < 0.1 * norm
+            factor = factor / 1.01 if small else min(1.0, factor * 1.01)
         with torch.no_grad():
-            for p, s, v in zip(params, saved, g, strict=True):
-                p.copy_(s - spec.lr * v)
+            for p, s, v, m in zip(params, saved, g, velocity, strict=True):
+                m.copy_(spec.momentum * m + v)
+                p.copy_(s - spec.lr * m)
     flat = torch.cat([p.detach().reshape(-1) for p in params]).numpy()
     return flat, gradient()[1]
 
@@ -58,6 +66,40 @@ def test_training_equals_a_plain_reference(warm_start: float, weight_decay: floa
     assert run.metrics["loss"] == pytest.approx(f, abs=1e-12)
     _, twin = reference(spec, "gd")
     assert run.metrics["twin_loss"] == pytest.approx(twin, abs=1e-12)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "ramp", "decay", "adaptive"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_schedules_and_momentum_equal_a_plain_reference(schedule: str, momentum: float) -> None:
+    change = {"schedule": schedule, "momentum": momentum, "warm_start": 0.25, "lr": 0.03}
+    if schedule == "adaptive":  # it needs a run that hallucinates
+        change |= {"rho": 2.0, "lr": 0.1, "steps": 200, "warm_start": 0.0}
+    spec = dataclasses.replace(SMALL, **change)
+    run = train.train(spec)
+    theta, f = reference(spec)
+    np.testing.assert_allclose(run.theta, theta, rtol=0, atol=1e-9)
+    assert run.metrics["loss"] == pytest.approx(f, abs=1e-9)
+    still = train.train(dataclasses.replace(spec, schedule="constant"))
+    assert (abs(run.theta - still.theta).max() > 1e-3) == (schedule != "constant")
+
+
+def test_later_options_leave_old_ids_alone() -> None:
+    assert "momentum" not in SMALL.to_json()
+    assert "schedule" not in SMALL.to_json()
+    spec = dataclasses.replace(SMALL, momentum=0.5, schedule="ramp")
+    assert spec.id != SMALL.id
+    assert RunSpec.from_json(spec.to_json()) == spec
+    assert RunSpec(rho=0.0, lr=0.01).id == "d7b0b8ca24ee3916"  # as the record digits-cliff has it
+
+
+def test_mini_batch_runs_are_measured_on_all_the_data() -> None:
+    spec = dataclasses.replace(SMALL, batch=20, steps=500)
+    trace = train.train(spec).trace
+    full = train.train(dataclasses.replace(spec, batch=None)).trace
+    assert trace.loss[0] == pytest.approx(full.loss[0], abs=1e-12)
+    held = trace.loss[:-1].reshape(-1, 2)  # 500 steps, 200 measures: every second step
+    assert (held[:, 0] == held[:, 1]).all()
+    assert len(set(held[:, 0])) == 250
 
 
 def test_a_stack_equals_its_runs_one_at_a_time() -> None:
