@@ -27,6 +27,7 @@ class Objective:
             found = f"loss 'logistic' needs 2 classes, not {dataset.num_classes}"
             raise BadInput(f"{found}; choose two, for example --classes 3,8")
         self.options = {k: getattr(spec, k) for k in ("width", "depth", "activation")}
+        self.classes = dataset.num_classes
         self.options["in_features"] = dataset.x_train.shape[1]
         self.options["out_features"] = 1 if self.loss == "logistic" else dataset.num_classes
         self.stacked = models.Stacked(models.build(self.name, **self.options))
@@ -89,6 +90,14 @@ class Objective:
         _, parts, pieces = self._derivatives(theta, create_graph=True)
         second = torch.autograd.grad(pieces, parts, grad_outputs=self.stacked.parts(v.detach()))
         return torch.cat([piece.flatten(1) for piece in second], 1) + self.decay * v
+
+    def predictions(self, theta: Tensor) -> Tensor:
+        """Class probabilities on the training set for each row of ``theta``, shape (E, k, N)."""
+        with torch.no_grad():
+            out = self.stacked.forward(self.stacked.parts(theta), self.x)
+        if self.loss == "logistic":
+            out = torch.cat([torch.zeros_like(out), out], 1)
+        return out.softmax(1)
 
     def accuracy(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Fraction of ``x`` (N, d) that each row of ``theta`` classifies as ``y``, shape (E,)."""

@@ -9,16 +9,16 @@ tables ``[fixed]`` (options of RunSpec) and ``[grid]`` (lists; every combination
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from samlib import records
+from samlib import measures, records
 from samlib.errors import BadInput
 from samlib.runs import RunSpec
-from samlib.train import Progress, train_many
+from samlib.train import Progress, objective, resolve_device, train_many
 
 CHUNK = 32  # runs trained in one stack: bounds memory, and what an interruption loses
 
@@ -45,18 +45,29 @@ def load(path: records.StrPath) -> tuple[dict[str, Any], list[RunSpec]]:
 
 
 def sweep(
-    specs: Iterable[RunSpec], out: records.StrPath, progress: Progress = lambda _: None, **kw: Any
+    specs: Iterable[RunSpec],
+    out: records.StrPath,
+    progress: Progress = lambda _: None,
+    measure: Sequence[str] = (),
+    **kw: Any,
 ) -> int:
     """Train and record the runs that the folder ``out`` does not hold yet; return their number.
 
     A sweep that was stopped goes on where it was. ``progress`` is called with the number of runs
-    recorded. Other keywords are those of :func:`samlib.train.train_many`.
+    recorded; ``measure`` names what :mod:`samlib.measures` takes of each. Other keywords are those
+    of :func:`samlib.train.train_many`.
     """
-    folder = records.prepare(out)
+    folder, device = records.prepare(out), resolve_device(kw.get("device", "auto"))
     have = {r["id"] for r in records.read(folder)}
     todo = [s for s in dict.fromkeys(specs) if s.id not in have]
     for start in range(0, len(todo), CHUNK):
         for run in train_many(todo[start : start + CHUNK], **kw):
-            records.append(folder, run.record(), run.curves())
+            record, curves = run.record(), run.curves()
+            if measure:
+                f, _ = objective(run.spec, device, kw.get("data_root"))
+                metrics, arrays = measures.take(list(measure), run, f)
+                record["metrics"] |= records.sanitised(metrics)
+                curves |= arrays
+            records.append(folder, record, curves)
             progress(1)
     return len(todo)

@@ -1,0 +1,66 @@
+"""What can be measured at the end of a run, by name; an experiment's ``measure`` list asks for it.
+
+A measure is a function (run, f) → (metrics, arrays), with f the run's objective: the metrics join
+the run's own in its record, the arrays its curves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from samlib import rules
+from samlib.errors import check_choice
+from samlib.objective import Objective
+from samlib.runs import Run
+
+Measured: TypeAlias = tuple[dict[str, float], dict[str, NDArray[Any]]]
+
+
+def endpoints(run: Run, f: Objective) -> tuple[Tensor, Tensor]:
+    """The run's final x and its x⁺ under the run's own rule at full ρ, each of shape (1, p)."""
+    x = torch.as_tensor(run.theta).to(f.x)[None]
+    f.batch(None)
+    return x, rules.get(run.spec.rule)(f, x, run.spec.rho)[1]
+
+
+def image(run: Run, f: Objective) -> Measured:
+    """What the networks at x and at x⁺ predict, in nats, over the training set.
+
+    ``entropy`` is the mean entropy of a prediction, ``spread`` the mean Kullback–Leibler divergence
+    of a prediction from their mean (0: a constant predictor), ``prior_gap`` that of the mean
+    prediction from the class prior. The names of those at x⁺ begin with ``shifted_``.
+    """
+    out: dict[str, float] = {}
+    prior = torch.bincount(f.y, minlength=f.classes).double() / len(f.y)
+    for name, theta in zip(("", "shifted_"), endpoints(run, f), strict=True):
+        p = f.predictions(theta)[0].double()  # (k, N)
+        mean = p.mean(1)
+        out[f"{name}entropy"] = float(torch.special.entr(p).sum(0).mean())
+        out[f"{name}spread"] = float(torch.special.entr(mean).sum()) - out[f"{name}entropy"]
+        out[f"{name}prior_gap"] = float(torch.special.xlogy(mean, mean / prior).sum())
+    return out, {}
+
+
+_MEASURES: dict[str, Callable[[Run, Objective], Measured]] = {m.__name__: m for m in (image,)}
+
+
+def take(names: list[str], run: Run, f: Objective) -> Measured:
+    """All measures in ``names`` of one run, joined. BadInput lists the names that exist.
+
+    A run that diverged is not measured.
+    """
+    metrics: dict[str, float] = {}
+    arrays: dict[str, NDArray[Any]] = {}
+    for name in names:
+        check_choice("measure", name, _MEASURES)
+        if np.isfinite(run.theta).all():
+            more, curves = _MEASURES[name](run, f)
+            metrics |= more
+            arrays |= curves
+    return metrics, arrays
