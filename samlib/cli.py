@@ -125,8 +125,8 @@ def _sweep(args: argparse.Namespace) -> int:
     out = args.out or path.resolve().parents[1] / "records" / path.stem
     print(f"{table.get('question', path.stem)}\n{len(specs)} runs, records in {out}")
     with tqdm(total=len(specs), unit="run", disable=None) as bar:
-        measure = table.get("measure", ())
-        done = sweep.sweep(specs, out, bar.update, measure, **_machine(args))
+        kept = {"measure": table.get("measure", ()), "points": table.get("points", 200)}
+        done = sweep.sweep(specs, out, bar.update, **kept, **_machine(args))
     ids = {s.id for s in specs}
     verdicts = Counter(r["verdict"] for r in records.read(out) if r["id"] in ids)
     counts = ", ".join(f"{name}: {count}" for name, count in sorted(verdicts.items()))

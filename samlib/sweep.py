@@ -3,7 +3,8 @@
 An experiment file has ``question``, ``claim`` (ids in the ledger), ``expected_minutes`` and the
 tables ``[fixed]`` (options of RunSpec) and ``[grid]`` (lists; every combination is a run). With
 ``[[arms]]``, tables of values and lists, each arm has its own such grid and the last word.
-``measure`` lists what is measured at the end of every run (:mod:`samlib.measures`).
+``measure`` lists what is measured at the end of every run (:mod:`samlib.measures`), and ``points``
+is how many points of a run's curves are kept (200 unless it says otherwise).
 """
 
 from __future__ import annotations
@@ -49,20 +50,21 @@ def sweep(
     out: records.StrPath,
     progress: Progress = lambda _: None,
     measure: Sequence[str] = (),
+    points: int = 200,
     **kw: Any,
 ) -> int:
     """Train and record the runs that the folder ``out`` does not hold yet; return their number.
 
     A sweep that was stopped goes on where it was. ``progress`` is called with the number of runs
-    recorded; ``measure`` names what :mod:`samlib.measures` takes of each. Other keywords are those
-    of :func:`samlib.train.train_many`.
+    recorded; ``measure`` names what :mod:`samlib.measures` takes of each, and ``points`` of its
+    curves are kept. Other keywords are those of :func:`samlib.train.train_many`.
     """
     folder, device = records.prepare(out), resolve_device(kw.get("device", "auto"))
     have = {r["id"] for r in records.read(folder)}
     todo = [s for s in dict.fromkeys(specs) if s.id not in have]
     for start in range(0, len(todo), CHUNK):
         for run in train_many(todo[start : start + CHUNK], **kw):
-            record, curves = run.record(), run.curves()
+            record, curves = run.record(), run.curves(points)
             if measure:
                 f, _ = objective(run.spec, device, kw.get("data_root"))
                 metrics, arrays = measures.take(list(measure), run, f)

@@ -1,0 +1,117 @@
+"""The strict regime: what a run's limit is, how fast it gets there, and from how far away.
+
+Two measures (:mod:`samlib.measures`), and SAM from starts around a given point.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from samlib import diagnostics, rules
+from samlib.objective import Objective
+from samlib.runs import Run, RunSpec
+from samlib.stability import classify
+
+Floats = NDArray[np.float64]
+Measured = tuple[dict[str, float], dict[str, Floats]]
+HIGH, LOW = 1e-4, 1e-10  # GradRatios between which a rate is fitted: past the start, above rounding
+SETTLED = 1e-6  # a GradRatio below which a limit is classified
+
+
+class Surface:
+    """The objective as a landscape over the p parameters of one network."""
+
+    def __init__(self, f: Objective, dim: int) -> None:
+        f.batch(None)
+        self.objective, self.dim = f, dim
+
+    def _at(self, x: Floats) -> Tensor:
+        return torch.as_tensor(x).to(self.objective.x)[None]
+
+    def f(self, x: Floats) -> float:
+        """The loss at x (p,)."""
+        self.grad(x)
+        return float(self.objective.seen.pop()[0][0])
+
+    def grad(self, x: Floats) -> Floats:
+        """∇f at x (p,), shape (p,)."""
+        self.objective.seen.clear()
+        return self.objective.grad(self._at(x))[0].double().cpu().numpy()
+
+    def hess(self, x: Floats) -> Floats:
+        """The Hessian at x (p,), shape (p, p)."""
+        at = self._at(x).expand(self.dim, -1)
+        return self.objective.hvp(at, torch.eye(self.dim).to(at)).double().cpu().numpy()
+
+
+def tail(run: Run, f: Objective) -> Measured:
+    """``rate``, the factor by which GradRatio falls in a step, fitted to its logarithm.
+
+    The fit takes the steps from the last one above 1e-4 to the first one below 1e-10,
+    ``rate_steps`` of them, and leaves ``rate_scatter``, the deviation of ln GradRatio from the
+    line. All NaN if there are fewer than 100.
+    """
+    ratio = run.trace.grad_ratio
+    start = int(np.flatnonzero(np.append(True, ~(ratio <= HIGH)))[-1])
+    below = np.flatnonzero(ratio[start:] < LOW)
+    steps = np.arange(start, start + below[0] if len(below) else len(ratio))
+    if len(steps) < 100:
+        return dict.fromkeys(("rate", "rate_steps", "rate_scatter"), np.nan), {}
+    line = np.polynomial.Polynomial.fit(steps, np.log(ratio[steps]), 1)
+    off = np.log(ratio[steps]) - line(steps)
+    rate = float(np.exp(line.convert().coef[1]))
+    return {"rate": rate, "rate_steps": len(steps), "rate_scatter": float(off.std())}, {}
+
+
+def limit(run: Run, f: Objective) -> Measured:
+    """Where SAM came to rest, and what theory says of it (:func:`samlib.stability.classify`).
+
+    ``norm`` and ``shifted_norm`` are ‖x‖ and ‖x⁺‖, x⁺ under the run's rule at full ρ. Where SAM
+    ended with GradRatio < 1e-6 and ∇f(x) ≠ 0: ``spectral_radius`` of DT = I − ηA, ``eta_max``, the
+    learning rate up to which x attracts, and ``image_negative``, the number of negative eigenvalues
+    of the Hessian at x⁺. They are NaN elsewhere, ``eta_max`` also where x does not attract.
+    """
+    s, end = run.spec, run.metrics
+    surface = Surface(f, len(run.theta))
+    x = torch.as_tensor(run.theta).to(f.x)[None]
+    plus = rules.get(s.rule)(f, x, s.rho)[1]
+    out = {"norm": float(x.norm()), "shifted_norm": float(plus.norm())}
+    out |= dict.fromkeys(("spectral_radius", "eta_max", "image_negative"), np.nan)
+    if s.rule == "sam" and end["grad_ratio"] < SETTLED and end["grad_norm"] > 1e-6:
+        c = classify(surface, run.theta, s.rho)
+        out["spectral_radius"] = float(np.abs(1 - s.lr * c.eigenvalues).max())
+        out["eta_max"] = np.nan if c.eta_max is None else c.eta_max
+        out["image_negative"] = int((np.linalg.eigvalsh(surface.hess(c.image)) < 0).sum())
+    return out, {}
+
+
+class Returns(NamedTuple):
+    """Ends of runs (n,): relative distance to the point, loss, ‖∇f(x)‖ and GradRatio."""
+
+    distance: Floats
+    loss: Floats
+    grad_norm: Floats
+    grad_ratio: Floats
+
+
+def perturbed(
+    spec: RunSpec, f: Objective, theta: Floats, size: float, starts: int, steps: int
+) -> Returns:
+    """Run SAM from ``starts`` points at distance ``size``·‖θ‖ from ``theta`` (p,), drawn evenly."""
+    centre = torch.as_tensor(theta).to(f.x)
+    away = torch.as_tensor(np.random.default_rng(0).normal(size=(starts, len(theta)))).to(f.x)
+    x = centre + size * centre.norm() * away / away.norm(dim=1, keepdim=True)
+    f.batch(None)
+    for _ in range(steps):
+        x = x - spec.lr * rules.sam(f, x, spec.rho)[0]
+        f.seen.clear()
+    rules.sam(f, x, spec.rho)
+    (loss, norm), (_, shifted) = f.seen
+    far = (x - centre).norm(dim=1) / centre.norm()
+    ratio = diagnostics.grad_ratio(norm, shifted)
+    return Returns(far.numpy(), loss.numpy(), norm.numpy(), ratio)
