@@ -135,7 +135,9 @@ def measure(steps: dict[str, Step], rounds: int, clock: Any) -> dict[str, dict[s
         base.append(took["base"] / 2)
         for name, values in ratios.items():
             values.append(took[name] / took["base"])
-    rows: dict[str, dict[str, float]] = {"base": {"median_ms": 1e3 * statistics.median(base)}}
+    rows: dict[str, dict[str, float]] = {
+        "base": {"median_ms": 1e3 * statistics.median(base), "rounds": rounds}
+    }
     for name, values in ratios.items():
         low, median, high = statistics.quantiles(values, n=4)
         rows[name] = {"ratio": median, "lower_quartile": low, "upper_quartile": high}
@@ -147,7 +149,6 @@ def table(contenders: dict[str, Contender], args: argparse.Namespace) -> dict[st
     torch.set_num_threads(1)
     out: dict[str, Any] = {
         "what": "time of a step ÷ time of two base steps in the same round, quartiles over rounds",
-        "rounds": args.rounds,
         "clock": args.clock,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -184,10 +185,17 @@ def parse(description: str | None, out: Path) -> argparse.Namespace:
     return parser.parse_args()
 
 
+def save(result: dict[str, Any], out: Path) -> None:
+    """Write the result; what the file holds of other models, on this machine, stays."""
+    old = json.loads(out.read_text()) if out.exists() else {}
+    if all(old.get(k) == result[k] for k in ("cpu", "torch", "clock", "threads")):
+        result["measured"] = old["measured"] | result["measured"]
+    out.write_text(json.dumps(result, indent=1) + "\n")
+
+
 def main() -> None:
     args = parse(__doc__, Path(__file__).with_suffix(".json"))
-    result = table(OURS, args)
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
+    save(table(OURS, args), args.out)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ torchzero brings base optimizers of its own, so its ratio to torch's is an indic
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from adapters import PEERS
-from optim_speed import OURS, Contender, parse, table
+from optim_speed import OURS, Contender, parse, save, table
 
 
 def main() -> None:
@@ -23,7 +22,7 @@ def main() -> None:
     args = parse(__doc__, Path(__file__).with_suffix(".json"))
     result = table({**OURS, **contenders}, args)
     result["versions"] = {peer.name: peer.version for peer in PEERS}
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
+    save(result, args.out)
 
 
 if __name__ == "__main__":
