@@ -21,7 +21,6 @@ from optim_speed import BASES, MODELS, OURS, _cpu, prepare
 
 from samlib import SAM, HallucinationMonitor
 
-
 ROUNDS = {"mlp-128": 2000, "mlp-1000": 400, "resnet18": 60}
 
 
