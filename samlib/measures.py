@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samlib import rules
+from samlib import rules, surroundings
 from samlib.errors import check_choice
 from samlib.objective import Objective
 from samlib.runs import Run
@@ -47,7 +47,9 @@ def image(run: Run, f: Objective) -> Measured:
     return out, {}
 
 
-_MEASURES: dict[str, Callable[[Run, Objective], Measured]] = {m.__name__: m for m in (image,)}
+_MEASURES: dict[str, Callable[[Run, Objective], Measured]] = {
+    m.__name__: m for m in (image,)
+} | surroundings.MEASURES
 
 
 def take(names: list[str], run: Run, f: Objective) -> Measured:
