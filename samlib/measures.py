@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samlib import rules, surroundings
+from samlib import models, rules, surroundings
 from samlib.errors import check_choice
 from samlib.objective import Objective
 from samlib.runs import Run
@@ -47,8 +47,46 @@ def image(run: Run, f: Objective) -> Measured:
     return out, {}
 
 
+def units(run: Run, f: Objective) -> Measured:
+    """How much of the hidden layers is switched off at x and at x⁺, over the training set.
+
+    A unit is off for an example where its derivative |φ′| is below 0.02 (for tanh: |φ| > 0.99).
+    ``off`` is the fraction of pairs (unit, example) that are, ``dead`` the fraction of units that
+    are off for every example, ``blank`` the fraction of examples for which every unit of some
+    layer is off. The names of those at x⁺ begin with ``shifted_``.
+    """
+    model = models.build(f.name, **f.options).to(f.x)
+    kinds = tuple(models.ACTIVATIONS.values())
+    layers = [m for m in model.modules() if isinstance(m, kinds)]
+    off: list[Tensor] = []  # a layer's, of shape (N, h)
+
+    def look(layer: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        z = inputs[0].detach().requires_grad_()
+        (slope,) = torch.autograd.grad(layer.forward(z).sum(), z)
+        off.append(slope.abs() < 0.02)
+
+    for layer in layers:
+        layer.register_forward_pre_hook(look)
+    out: dict[str, float] = {}
+    for name, theta in zip(("", "shifted_"), endpoints(run, f), strict=True):
+        off.clear()
+        torch.nn.utils.vector_to_parameters(theta[0], model.parameters())
+        model(f.x)
+        out[f"{name}off"] = float(torch.cat(off, 1).double().mean())
+        out[f"{name}dead"] = float(torch.cat([o.all(0) for o in off]).double().mean())
+        out[f"{name}blank"] = float(torch.stack([o.all(1) for o in off]).any(0).double().mean())
+    return out, {}
+
+
+def norms(run: Run, f: Objective) -> Measured:
+    """‖θ‖ at the end and at the start, and how far the run has ``moved``, ‖θ − θ_start‖."""
+    start = f.initial(run.spec.seed).double().cpu().numpy()
+    sizes = {"norm": run.theta, "start_norm": start, "moved": run.theta - start}
+    return {name: float(np.linalg.norm(v)) for name, v in sizes.items()}, {}
+
+
 _MEASURES: dict[str, Callable[[Run, Objective], Measured]] = {
-    m.__name__: m for m in (image,)
+    m.__name__: m for m in (image, units, norms)
 } | surroundings.MEASURES
 
 

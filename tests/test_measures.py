@@ -42,3 +42,57 @@ def test_an_unknown_measure_is_named() -> None:
     run = train.train(SPEC)
     with pytest.raises(BadInput, match="image"):
         measures.take(["nothing"], run, train.objective(SPEC)[0])
+
+
+def test_units_that_are_off_are_counted_by_hand() -> None:
+    """Two ReLU units: one is dead by its bias at x, and the other is cut off by SAM's step."""
+    spec = dataclasses.replace(SPEC, width=2, activation="relu", rho=1e-9)
+    f, _ = train.objective(spec)
+    run = train.train(spec)
+    w, b = run.theta[: 2 * 64].reshape(2, 64), run.theta[2 * 64 : 2 * 64 + 2]
+    z = f.x.numpy() @ w.T + b
+    got, _ = measures.units(run, f)
+    assert got["off"] == pytest.approx((z <= 0).mean(), abs=1e-12)
+    assert got["blank"] == pytest.approx((z <= 0).all(1).mean(), abs=1e-12)
+    assert 0 < got["blank"] < got["off"] < 1
+    theta = run.theta.copy()
+    theta[2 * 64] = -1e3
+    got, _ = measures.units(dataclasses.replace(run, theta=theta), f)
+    assert got["dead"] == 0.5
+    assert got["off"] == pytest.approx(0.5 + (z[:, 1] <= 0).mean() / 2, abs=1e-12)
+    theta[2 * 64 + 1] = 30.0  # alive on all examples, and SAM looks from here ...
+    away = dataclasses.replace(run, theta=theta, spec=dataclasses.replace(spec, rho=1e4))
+    got, _ = measures.units(away, f)
+    x = torch.as_tensor(theta)[None]
+    g = f.grad(x)[0]
+    plus = (x[0] + 1e4 * g / g.norm()).numpy()
+    z = f.x.numpy() @ plus[: 2 * 64].reshape(2, 64).T + plus[2 * 64 : 2 * 64 + 2]
+    assert got["shifted_off"] == pytest.approx((z <= 0).mean(), abs=1e-12)
+    assert got["shifted_dead"] == (z <= 0).all(0).mean()
+
+
+def test_saturated_tanh_units_are_off_in_every_layer() -> None:
+    spec = dataclasses.replace(SPEC, depth=2, rho=0.0)
+    run, (f, _) = train.train(spec), train.objective(spec)
+    theta = np.zeros_like(run.theta)  # all activations are 0: nothing is saturated
+    assert measures.units(dataclasses.replace(run, theta=theta), f)[0]["off"] == 0
+    theta[4 * 64 + 1] = theta[4 * 64 + 4 + 16] = 5.0  # one bias in each layer of four
+    got, _ = measures.units(dataclasses.replace(run, theta=theta), f)
+    assert got["off"] == got["dead"] == 2 / 8
+    assert got["blank"] == 0
+    theta[4 * 64 + 1] = 2.6  # tanh 2.6 = 0.989
+    assert measures.units(dataclasses.replace(run, theta=theta), f)[0]["off"] == 1 / 8
+    theta[4 * 64 + 4 + 16 :][:4] = -5.0  # all of the second layer
+    got, _ = measures.units(dataclasses.replace(run, theta=theta), f)
+    assert got["blank"] == 1
+    assert got["dead"] == 4 / 8
+
+
+def test_norms_are_those_of_the_parameters() -> None:
+    run, (f, _) = train.train(SPEC), train.objective(SPEC)
+    got, _ = measures.norms(run, f)
+    start = f.initial(0).numpy()
+    assert got["norm"] == pytest.approx(np.sqrt((run.theta**2).sum()))
+    assert got["start_norm"] == pytest.approx(np.sqrt((start**2).sum()))
+    assert got["moved"] == pytest.approx(np.sqrt(((run.theta - start) ** 2).sum()))
+    assert got["moved"] > 0
