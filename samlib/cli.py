@@ -126,7 +126,7 @@ def _sweep(args: argparse.Namespace) -> int:
     print(f"{table.get('question', path.stem)}\n{len(specs)} runs, records in {out}")
     with tqdm(total=len(specs), unit="run", disable=None) as bar:
         kept = {"measure": table.get("measure", ()), "points": table.get("points", 200)}
-        done = sweep.sweep(specs, out, bar.update, **kept, **_machine(args))
+        done = sweep.sweep(specs, out, progress=bar.update, **kept, **_machine(args))
     ids = {s.id for s in specs}
     verdicts = Counter(r["verdict"] for r in records.read(out) if r["id"] in ids)
     counts = ", ".join(f"{name}: {count}" for name, count in sorted(verdicts.items()))

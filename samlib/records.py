@@ -1,23 +1,29 @@
 """What a run leaves behind: a folder an experiment, and in it one line and one .npz a run.
 
 ``runs.jsonl`` holds one JSON object a line: id (hash of the spec), spec, verdict, metrics, data,
-provenance. ``curves/<id>.npz`` holds its curves as plain arrays, never pickles.
+provenance. ``curves/<id>.npz`` holds its curves as plain arrays, never pickles. Whoever writes
+holds a lock on ``runs.jsonl``; a run's curves are there before its line is.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
+import io
 import json
 import math
 import os
 import platform
+import re
 import subprocess
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +32,7 @@ import samlib
 from samlib.errors import BadInput
 
 Record = dict[str, Any]
+Curves: TypeAlias = Mapping[str, NDArray[Any]]
 StrPath = str | os.PathLike[str]
 RUNS = "runs.jsonl"
 
@@ -39,30 +46,170 @@ def identity(spec: Mapping[str, Any]) -> str:
 def prepare(folder: StrPath) -> Path:
     """Create ``folder`` if needed; BadInput, before any work is done, if it cannot be written."""
     path = Path(folder)
-    try:
+    with _explained(path):
         (path / "curves").mkdir(parents=True, exist_ok=True)
-        (path / RUNS).open("a").close()
-    except OSError as error:
-        why = f"cannot be written ({error.strerror}); choose a folder of your own with --out"
-        raise BadInput(f"output folder {str(path)!r} {why}") from None
+        (path / RUNS).open("ab").close()
     return path
 
 
-def append(folder: StrPath, record: Record, curves: Mapping[str, NDArray[Any]]) -> None:
-    """Add one run: its curves first, then its line, each written whole or not at all.
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Failures to write become BadInput, which names the folder and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        why = f"output folder {str(folder)!r} cannot be written ({error.strerror})"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "the runs recorded so far are kept: free some space and run the same again"
+        remedy = remedy if full else "choose a folder of your own with --out"
+        raise BadInput(f"{why}; {remedy}") from None
 
-    The line is appended under a lock, so several processes may write to one folder.
+
+@contextmanager
+def _locked(path: Path) -> Iterator[BinaryIO]:
+    """The record file, open and ours alone until the block ends."""
+    while True:
+        with open(path, "r+b", buffering=0) as f:  # no buffer: what failed must not be tried later
+            fcntl.flock(f, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(f.fileno()), os.stat(path)):
+                yield f
+                return
+        # somebody set a damaged line aside and put a new file in place while we waited
+
+
+def append(folder: StrPath, record: Record, curves: Curves) -> bool:
+    """Add one run unless it is recorded already, as :func:`extend` does; whether it was added."""
+    return extend(folder, [(record, curves)]) == 1
+
+
+def extend(folder: StrPath, runs: Sequence[tuple[Record, Curves]]) -> int:
+    """Add runs: their curves first, then all their lines at once; return how many were added.
+
+    A run that is recorded already is left alone. Everything happens under a lock, so several
+    processes may write to one folder. A process killed in the midst leaves at most a torn last
+    line, which the next to write sets aside. BadInput if the folder cannot be written, for example
+    because the disk is full: then none of these runs is added and all earlier ones stay.
     """
     path = prepare(folder)
-    final = path / "curves" / f"{record['id']}.npz"
-    scratch = final.with_suffix(f".{os.getpid()}.tmp")
-    with open(scratch, "wb") as f:
-        np.savez_compressed(f, allow_pickle=False, **curves)
-    os.replace(scratch, final)
-    line = json.dumps(record, sort_keys=True, allow_nan=False) + "\n"
-    with open(path / RUNS, "ab") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        f.write(line.encode())
+    with _explained(path), _locked(path / RUNS) as f:
+        have, added = ids(path), 0
+        for fault in _mend_end(f, path):
+            warnings.warn(fault, stacklevel=3)
+        text = b""
+        for record, curves in runs:
+            if record["id"] not in have:
+                packed = io.BytesIO()
+                np.savez_compressed(packed, allow_pickle=False, **curves)
+                _put(path / "curves" / f"{record['id']}.npz", packed.getvalue())
+                text += json.dumps(record, sort_keys=True, allow_nan=False).encode() + b"\n"
+                have.add(record["id"])
+                added += 1
+        size = f.seek(0, os.SEEK_END)
+        try:
+            while text:
+                text = text[f.write(text) :]
+            os.fsync(f.fileno())
+        except BaseException:
+            f.truncate(size)  # also on a full disk: a file can always become shorter
+            raise
+    return added
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    scratch = path.with_name(path.name + ".tmp")
+    try:
+        scratch.write_bytes(content)
+        os.replace(scratch, path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def ids(folder: StrPath) -> set[str]:
+    """The ids of the runs recorded in ``folder``; much faster than reading them, and no check."""
+    found = re.findall(rb'"id": "([^"]*)".*\n', (Path(folder) / RUNS).read_bytes())
+    return {i.decode() for i in found}
+
+
+def _parse(line: bytes) -> Record:
+    """The record that a line holds; ValueError if it holds none, or one of another spec."""
+    try:
+        record: Record = json.loads(line)
+        if record["id"] == identity(record["spec"]) and record["verdict"]:
+            return record
+    except (KeyError, TypeError):
+        pass
+    raise ValueError("not a record")
+
+
+def _aside(path: Path, kind: str, content: bytes) -> str:
+    """Keep ``content`` beside ``path`` under a name of its own, and return that name."""
+    name = f"{path.name}.{kind}-{hashlib.sha256(content).hexdigest()[:8]}"
+    _put(path.with_name(name), content)
+    return name
+
+
+def _mend_end(f: BinaryIO, folder: Path) -> list[str]:
+    """Give the record file a whole last line: complete it, or set it aside and say so."""
+    f.seek(0)
+    content = f.read()
+    last = content[content.rfind(b"\n") + 1 :]
+    if not last:
+        return []
+    try:
+        _parse(last)
+        f.write(b"\n")
+        return []
+    except ValueError:
+        name = _aside(folder / RUNS, "torn", last)
+        f.truncate(len(content) - len(last))
+    return [f"{folder / RUNS}: its last line is torn; moved to {name}, its run is to be run again"]
+
+
+def repair(folder: StrPath) -> list[str]:
+    """Set aside what is damaged in a record folder, so that its runs can be run again.
+
+    A torn last line, a line that is no record, a record whose curves are absent or unreadable: each
+    is moved to a file of its own beside the original, and named in the list returned.
+    """
+    path, kept = prepare(folder), b""
+    with _explained(path), _locked(path / RUNS) as f:
+        for scratch in [*path.glob("*.tmp"), *path.glob("curves/*.tmp")]:
+            scratch.unlink()  # left by a process that was killed: whoever writes holds the lock
+        said = _mend_end(f, path)
+        f.seek(0)
+        for number, line in enumerate(f.read().splitlines(keepends=True), 1):
+            if fault := _fault(path, line):
+                name = _aside(path / RUNS, "damaged", line)
+                said.append(f"{path / RUNS}:{number} {fault}; the line is moved to {name}")
+            else:
+                kept += line
+        if len(said) > 0 and len(kept) < f.seek(0, os.SEEK_END):
+            _put(path / RUNS, kept)
+    return said
+
+
+def _fault(folder: Path, line: bytes) -> str:
+    """What is wrong with a line and its curves, or nothing; unreadable curves are moved aside."""
+    try:
+        run_id = _parse(line)["id"]
+    except ValueError:
+        return f"is not a record: {_shown(line)}"
+    curves = folder / "curves" / f"{run_id}.npz"
+    if not curves.is_file():
+        return f"has no curves ({curves.name} does not exist)"
+    try:
+        read_curves(folder, run_id)
+    except Exception:  # damaged bytes make NumPy raise almost anything
+        name = _aside(curves, "damaged", curves.read_bytes())
+        curves.unlink()
+        return f"has unreadable curves, moved to curves/{name}"
+    return ""
+
+
+def _shown(line: bytes) -> str:
+    return repr(line[:60].decode(errors="replace"))
 
 
 def read(folder: StrPath) -> list[Record]:
@@ -73,13 +220,16 @@ def read(folder: StrPath) -> list[Record]:
     path, runs = Path(folder) / RUNS, []
     if not path.is_file():
         raise BadInput(f"{str(path)!r} does not exist; make it with its experiment's command")
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    with open(path, "rb") as f:
+        fcntl.flock(f, fcntl.LOCK_SH)  # not in the midst of somebody's line
+        lines = f.read().splitlines()
+    for number, line in enumerate(lines, 1):
         try:
-            runs.append(json.loads(line))
-            runs[-1]["id"], runs[-1]["spec"], runs[-1]["verdict"]
-        except (ValueError, KeyError, TypeError):
-            fault = f"{path}:{number} is not a record: {line[:60]!r}"
-            raise BadInput(f"{fault}; move the line away and run again") from None
+            runs.append(_parse(line))
+        except ValueError:
+            fault = f"{path}:{number} is not a record: {_shown(line)}"
+            remedy = "go on with its experiment, which sets the line aside and runs its run again"
+            raise BadInput(f"{fault}; {remedy}") from None
     return runs
 
 
