@@ -30,23 +30,25 @@ class Surface:
         f.batch(None)
         self.objective, self.dim = f, dim
 
-    def _at(self, x: Floats) -> Tensor:
-        return torch.as_tensor(x).to(self.objective.x)[None]
+    def _rows(self, x: Floats) -> Tensor:
+        return torch.as_tensor(np.reshape(x, (-1, self.dim))).to(self.objective.x)
 
-    def f(self, x: Floats) -> float:
-        """The loss at x (p,)."""
+    def f(self, x: Floats) -> Floats:
+        """The loss at x (..., p), shape (...)."""
         self.grad(x)
-        return float(self.objective.seen.pop()[0][0])
+        return self.objective.seen[0][0].double().cpu().numpy().reshape(np.shape(x)[:-1])
 
     def grad(self, x: Floats) -> Floats:
-        """∇f at x (p,), shape (p,)."""
+        """∇f at x (..., p), the same shape."""
         self.objective.seen.clear()
-        return self.objective.grad(self._at(x))[0].double().cpu().numpy()
+        return self.objective.grad(self._rows(x)).double().cpu().numpy().reshape(np.shape(x))
 
     def hess(self, x: Floats) -> Floats:
-        """The Hessian at x (p,), shape (p, p)."""
-        at = self._at(x).expand(self.dim, -1)
-        return self.objective.hvp(at, torch.eye(self.dim).to(at)).double().cpu().numpy()
+        """The Hessian at x (..., p), shape (..., p, p)."""
+        rows = self._rows(x)
+        eye = torch.eye(self.dim).to(rows)
+        each = [self.objective.hvp(r.expand(self.dim, -1), eye).double().cpu() for r in rows]
+        return torch.stack(each).numpy().reshape(*np.shape(x), self.dim)
 
 
 def tail(run: Run, f: Objective) -> Measured:

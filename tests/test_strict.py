@@ -1,0 +1,99 @@
+"""The strict regime's measures against a run whose limit is known in another way."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from samlib import records, strict, sweep, train
+from samlib.certify import Certificate
+from samlib.diagnostics import Trace
+from samlib.networks import NetworkLoss
+from samlib.runs import Run, RunSpec
+
+# Setting C from a seed that collapses to one unit.
+C = RunSpec(
+    classes=(0, 1, 2),
+    features="pca:4",
+    n=60,
+    width=4,
+    weight_decay=0.03,
+    rho=3.5,
+    lr=0.2,
+    steps=3000,
+    dtype="float64",
+)
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return train.train(C, twins=False)
+
+
+def with_ratio(run: Run, ratio: np.ndarray) -> Run:
+    ones = np.ones(len(ratio))
+    return dataclasses.replace(run, trace=Trace(ones, ones, ones, ratio))
+
+
+def test_a_geometric_sequence_has_its_rate(run: Run) -> None:
+    ratio = 0.99 ** np.arange(4000.0) + 1e-16
+    got, _ = strict.tail(with_ratio(run, ratio), None)  # type: ignore[arg-type]
+    assert got["rate"] == pytest.approx(0.99, abs=1e-8)
+    assert got["rate_steps"] == np.ceil(np.log(1e-10) / np.log(0.99)) - np.ceil(
+        np.log(1e-4) / np.log(0.99)
+    )
+    assert got["rate_scatter"] < 1e-3
+
+
+def test_a_ratio_that_does_not_vanish_has_no_rate(run: Run) -> None:
+    got, _ = strict.tail(with_ratio(run, np.full(4000, 0.5)), None)  # type: ignore[arg-type]
+    assert np.isnan(list(got.values())).all()
+
+
+def test_the_limit_agrees_with_the_certificate(run: Run) -> None:
+    f, data = train.objective(C)
+    got, _ = strict.limit(run, f)
+    proved = Certificate.load(ROOT / "book" / "certificates" / "digits-012.json")
+    assert got["image_negative"] == proved.inertia.negative == 7  # type: ignore[union-attr]
+    assert got["eta_max"] == pytest.approx(proved.eta_max, rel=1e-4)
+    assert got["spectral_radius"] == pytest.approx(1 - 0.2 * proved.min_real_part, abs=1e-6)
+    net = NetworkLoss(data.x_train, data.y_train, 4, decay="3/100")
+    g = net.grad(run.theta)
+    plus = run.theta + 3.5 * g / np.linalg.norm(g)
+    assert got["shifted_norm"] == pytest.approx(np.linalg.norm(plus), abs=1e-9)
+    assert got["norm"] == pytest.approx(np.linalg.norm(run.theta), abs=1e-12)
+    measured, _ = strict.tail(run, f)
+    assert measured["rate"] == pytest.approx(got["spectral_radius"], abs=5e-5)
+
+
+def test_a_surface_is_the_network_loss(run: Run) -> None:
+    f, data = train.objective(C)
+    surface = strict.Surface(f, len(run.theta))
+    net = NetworkLoss(data.x_train, data.y_train, 4, decay="3/100")
+    x = np.random.default_rng(0).normal(size=net.dim)
+    assert surface.f(x) == pytest.approx(net.f(x), abs=1e-12)
+    np.testing.assert_allclose(surface.grad(x), net.grad(x), atol=1e-12)
+    np.testing.assert_allclose(surface.hess(x), net.hess(x), atol=1e-12)
+
+
+def test_starts_lie_at_their_distance_and_return(run: Run) -> None:
+    f, _ = train.objective(C)
+    before = strict.perturbed(C, f, run.theta, 0.1, 4, steps=0)
+    np.testing.assert_allclose(before.distance, 0.1, atol=1e-12)
+    after = strict.perturbed(C, f, run.theta, 0.1, 4, steps=1500)
+    assert after.distance.max() < 1e-3
+    np.testing.assert_allclose(after.loss, run.metrics["loss"], atol=1e-4)
+
+
+def test_an_experiment_keeps_as_many_points_as_it_says(tmp_path: Path) -> None:
+    spec = dataclasses.replace(C, steps=60)
+    sweep.sweep([spec], tmp_path, measure=["tail", "limit"], points=9)
+    assert len(records.read_curves(tmp_path, spec.id)["step"]) == 9
+    (record,) = records.read(tmp_path)
+    assert record["metrics"]["rate"] is None
+    assert record["metrics"]["spectral_radius"] is None
+    assert record["metrics"]["norm"] > 0
