@@ -2,8 +2,10 @@
 
 ``load(name)`` knows ``digits`` (the 1,797 digits inside scikit-learn), ``mnist``,
 ``fashion-mnist``, ``cifar10``, ``cifar100`` (in torchvision's files and folders), and the path of a
-folder of images or of a ``.zip`` of one, with ``train/<class>/`` and ``test/<class>/`` in it. Files
-are looked for under ``root``: the argument, else the environment variable SAMLIB_DATA, else
+folder of images or of a ``.zip`` of one, with ``train/<class>/`` and ``test/<class>/`` in it; also
+``karate`` (Zachary's club: whom does a member follow?) and ``modular-addition-P`` with a prime P up
+to 251 (pairs of numbers: what is their sum mod P?), one half of each for training. Files are looked
+for under ``root``: the argument, else the environment variable SAMLIB_DATA, else
 ``~/.cache/samlib``. Nothing is downloaded unless ``download=True``. How files are read, in which
 order their images come and what exactly ``sha256`` covers stands in ``samlib.data_files``.
 """
@@ -26,7 +28,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Data ready for training: x float64 (N, d), or (N, C, H, W) for "image"; y int64 (N,)."""
+    """Data ready for training: x float64 (N, d), or (N, C, H, W) for "image"; y int64 (N,).
+
+    Of karate a row of x has a one where the member is (features "nodes"); of modular addition it is
+    the pair of numbers (features "tokens").
+    """
 
     name: str
     x_train: Floats
@@ -53,7 +59,7 @@ class Dataset:
 
 
 def names() -> list[str]:
-    """Return the names ``load`` knows; it also takes the path of an image folder or its .zip."""
+    """Return the names ``load`` knows; it also takes modular-addition-P and paths of images."""
     return list(NAMES)
 
 
@@ -80,7 +86,7 @@ def load(
         tiny deviation gives values of 20 and more, which changes what training does. ``image``: the
         same, as (N, C, H, W). ``pca:K``: the first K principal components of the training images
         taken, each scaled to variance 1, its largest loading positive, rounded to 3 decimals; the
-        test set is projected likewise.
+        test set is projected likewise. What is no image has one form only: leave it at the default.
     label_noise : this fraction (to a whole number) of training labels, drawn with ``seed``, becomes
         another class drawn uniformly; test labels stay.
 
@@ -92,6 +98,10 @@ def load(
         raise BadInput(f"features = {features!r} is not known; use {want}")
     seed = check_whole("seed", seed, 0, remedy="0 takes the first n images")
     title, raw = read(name, root, download)
+    if raw.form != "images":
+        if features != "standard":
+            raise BadInput(f"features = {features!r} is for images; leave it out for {title}")
+        features = raw.form
     keep = _keep(classes, len(raw.class_names))
     relabel = np.array([keep.index(k) if k in keep else -1 for k in range(len(raw.class_names))])
     y_train, y_test = relabel[raw.y_train], relabel[raw.y_test]
@@ -137,6 +147,8 @@ def _take(pool: NDArray[np.intp], n: int | None, seed: int) -> NDArray[np.intp]:
 def _features(x: Bytes, t: Bytes, features: str, top: int) -> tuple[Floats, Floats]:
     """Turn training images x and test images t, both (N, C, H, W), into float64 features."""
     flat_x, flat_t = x.reshape(len(x), -1), t.reshape(len(t), -1)
+    if features in ("nodes", "tokens"):
+        return flat_x.astype(float), flat_t.astype(float)
     if features == "pixels":
         return flat_x / top - 0.25, flat_t / top - 0.25
     if features.startswith("pca:"):

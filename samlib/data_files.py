@@ -7,7 +7,8 @@ turn: the first of each class, then the second of each, and so on.
 (train images, train labels, test images, test labels; for CIFAR the train batches, the test batch,
 the names of the classes); of the ``.zip``; of what
 ``find train test -type f | LC_ALL=C sort | xargs sha256sum`` prints for a folder of images; for the
-digits of their 1797 × 64 pixels and then their 1797 labels, one byte each.
+digits of their 1797 × 64 pixels and then their 1797 labels, one byte each; for modular addition and
+the karate club likewise of x and labels, training before test.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy as np
 from joblib import Memory  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from samlib import karate
 from samlib.errors import BadInput
 
 Bytes = NDArray[np.uint8]
@@ -36,7 +38,7 @@ Readers = dict[str, Callable[[], bytes]]  # what reads each image, by its name
 
 _KIND = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}  # in torchvision.datasets
 _KIND |= {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
-NAMES = ("digits", *_KIND)
+NAMES = ("digits", *_KIND, "karate")
 # md5 of the unpacked originals, in torchvision's order; it lists those of the .gz files only.
 _MD5 = {
     "mnist": "6bbc9ace898e44ae57da46a324031adb a25bea736e30d166cdddb491f175f624"
@@ -66,6 +68,7 @@ class Raw(NamedTuple):
     class_names: tuple[str, ...]
     sha256: str
     top: int = 255  # the largest value a pixel can have
+    form: str = "images"  # or tokens, nodes: numbers that are no pixels, (N, k, 1, 1)
 
 
 def read(name: PathLike, root: PathLike | None = None, download: bool = False) -> tuple[str, Raw]:
@@ -80,11 +83,15 @@ def read(name: PathLike, root: PathLike | None = None, download: bool = False) -
         return text, _digits()
     if text in _KIND:
         return text, _archive(text, home, download)
+    if text == "karate":
+        return text, _karate()
+    if addition := re.fullmatch(r"modular-addition-(\d+)", text):
+        return text, _addition(int(addition[1]))
     for path in (Path(text).expanduser().resolve(), (home / text).resolve()):
         if text and path.exists():
             return path.stem if path.is_file() else path.name, _images(path)
     kind = Missing if os.sep in text or text.endswith(".zip") else BadInput
-    choice = f"{', '.join(NAMES)}, or the path of an image folder or of a .zip of one"
+    choice = f"{', '.join(NAMES)}, modular-addition-P, or the path of an image folder or its .zip"
     raise kind(f"data set {text!r} is not known, nor a path here or under {home}; use {choice}")
 
 
@@ -95,6 +102,27 @@ def _digits() -> Raw:
     x, y = source.data.astype(np.uint8).reshape(-1, 1, 8, 8), source.target.astype(np.int64)
     sha256 = hashlib.sha256(x.tobytes() + y.astype(np.uint8).tobytes()).hexdigest()
     return Raw(x[:1437], y[:1437], x[1437:], y[1437:], tuple("0123456789"), sha256, top=16)
+
+
+def _halves(x: Bytes, y: Labels, classes: tuple[str, ...], form: str) -> Raw:
+    """Shuffle once and for all; the first half, rounded up, is for training."""
+    order = np.random.default_rng(0).permutation(len(y))
+    x, y, cut = np.ascontiguousarray(x[order, :, None, None]), y[order], (len(y) + 1) // 2
+    sha256 = hashlib.sha256(x.tobytes() + y.astype(np.uint8).tobytes()).hexdigest()
+    return Raw(x[:cut], y[:cut], x[cut:], y[cut:], classes, sha256, form=form)
+
+
+def _karate() -> Raw:
+    nodes = np.eye(karate.MEMBERS, dtype=np.uint8)
+    return _halves(nodes, karate.factions(), ("instructor", "officer"), "nodes")
+
+
+def _addition(p: int) -> Raw:
+    if not (2 <= p <= 251 and all(p % k for k in range(2, p))):
+        raise BadInput(f"modular-addition-{p}: {p} is no prime from 2 to 251; use 23, for example")
+    a, b = np.divmod(np.arange(p * p), p)
+    x = np.stack([a, b], 1).astype(np.uint8)
+    return _halves(x, (a + b) % p, tuple(map(str, range(p))), "tokens")
 
 
 def _archive(name: str, home: Path, download: bool) -> Raw:

@@ -63,6 +63,15 @@ class Trace:
         """The last 5 % of the steps, at least one: what the verdict looks at."""
         return slice(-max(1, len(self.loss) // 20), None)
 
+    def summary(self) -> dict[str, Any]:
+        """What a record keeps: the last entries, the baseline, how many steps were made."""
+        last = ("loss", "grad_norm", "shifted_loss", "shifted_grad_norm", "grad_ratio", "loss_gap")
+        return {name: float(getattr(self, name)[-1]) for name in last} | {
+            "baseline": self.baseline,
+            "steps_below_0.1": int((self.grad_ratio < 0.1).sum()),
+            "steps": int(np.isfinite(self.loss).sum()) - 1,
+        }
+
     @property
     def progress(self) -> float | None:
         """p = (B − L)/(B − L_GD) with L the median loss of the tail, or None without a usable twin.

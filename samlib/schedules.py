@@ -1,8 +1,8 @@
-"""The radius ρ of each row of a stack at each step: warm starts, ramps, decays, and feedback."""
+"""What each step of a run works with: its mini-batch, and ρ with its warm start and schedule."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,17 @@ _LINES = {
     "ramp": (0.0, 1.0),
     "decay": (1.0, -1.0),
 }  # factor on ρ: first, rise
+
+
+def batches(spec: RunSpec, rows: int, device: str) -> Iterator[Tensor | None]:
+    """Row indices of each step's mini-batch, shuffled anew each epoch; None for the full batch."""
+    draw, size = torch.Generator().manual_seed(spec.seed), spec.batch or rows
+    while True:
+        if size >= rows:
+            yield None
+            continue
+        order = torch.randperm(rows, generator=draw).to(device)
+        yield from torch.split(order[: rows - rows % size], size)
 
 
 class Radius:

@@ -11,18 +11,17 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from samlib import data, diagnostics, records, rules
+from samlib import data, diagnostics, records, rules, solo
 from samlib.errors import BadInput, check_whole
 from samlib.objective import Objective
 from samlib.runs import Run, RunSpec
-from samlib.schedules import Radius
+from samlib.schedules import Radius, batches
 
 __all__ = ["Run", "RunSpec", "objective", "resolve_device", "train", "train_many"]
 
@@ -64,7 +63,8 @@ def train_many(
     done: dict[RunSpec, Run] = {}
     try:
         for stack in _stacks(wanted):
-            done |= _train_stack(stack, device, data_root, progress)
+            train_them = _train_stack if stack[0].model == "mlp" else solo.train_each
+            done |= train_them(stack, device, data_root, progress)
     finally:
         torch.set_num_threads(before)
     return [_judged(done[s], done.get(s.twin())) for s in specs]
@@ -92,17 +92,6 @@ def _stacks(specs: Iterable[RunSpec]) -> list[list[RunSpec]]:
     return list(groups.values())
 
 
-def _batches(spec: RunSpec, rows: int, device: str) -> Iterator[Tensor | None]:
-    """Row indices of each step's mini-batch, shuffled anew each epoch; None for the full batch."""
-    draw, size = torch.Generator().manual_seed(spec.seed), spec.batch or rows
-    while True:
-        if size >= rows:
-            yield None
-            continue
-        order = torch.randperm(rows, generator=draw).to(device)
-        yield from torch.split(order[: rows - rows % size], size)
-
-
 def objective(
     spec: RunSpec, device: str = "cpu", data_root: str | None = None
 ) -> tuple[Objective, data.Dataset]:
@@ -127,7 +116,7 @@ def _descend(
     radius, final = Radius(specs, theta), theta.clone()
     curves = final.new_full((4, steps + 1, total), torch.nan)
     alive = torch.arange(total, device=device)
-    batches = _batches(specs[0], len(f.x), device)
+    shuffled = batches(specs[0], len(f.x), device)
     noisy = (specs[0].batch or len(f.x)) < len(f.x)
     every = max(1, steps // MEASURES) if noisy else 1
 
@@ -145,7 +134,7 @@ def _descend(
         curves[:, t, alive] = now
         if t < steps:
             if noisy:
-                f.batch(next(batches))
+                f.batch(next(shuffled))
                 direction = look(rho)
             radius.feedback(f.seen[-1][1] / f.seen[0][1])
             if velocity is not None:
@@ -176,19 +165,18 @@ def _train_stack(
     wall = {"wall_time_s": round(time.time() - started, 3)}
     where = records.provenance(started, device, torch.get_num_threads())
     where |= wall | {"stack": len(specs)}
-    last = ("loss", "grad_norm", "shifted_loss", "shifted_grad_norm", "grad_ratio", "loss_gap")
     numbers, done = curves.double().cpu().numpy(), {}
     for i, s in enumerate(specs):
         loss, norm, shifted_loss, shifted_norm = numbers[:, :, i]
-        trace = diagnostics.Trace(loss, norm, shifted_loss, shifted_norm, baseline=f.baseline)
-        metrics = wall | {name: float(getattr(trace, name)[-1]) for name in last}
-        metrics |= {
-            "train_accuracy": float(train_accuracy[i]),
-            "test_accuracy": float(test_accuracy[i]),
-            "baseline": f.baseline,
-            "steps_below_0.1": int((trace.grad_ratio < 0.1).sum()),
-            "steps": int(np.isfinite(trace.loss).sum()) - 1,
-        }
+        trace = diagnostics.Trace(loss, norm, shifted_loss, shifted_norm, f.baseline)
+        metrics = (
+            wall
+            | trace.summary()
+            | {
+                "train_accuracy": float(train_accuracy[i]),
+                "test_accuracy": float(test_accuracy[i]),
+            }
+        )
         row = theta[i].double().cpu().numpy()
         done[s] = Run(s, "running", metrics, trace, row, dataset.describe(), where)
     return done

@@ -65,7 +65,7 @@ def refused(kind, *parts, **arguments):
 
 
 def test_digits_split_and_exact_pixels():
-    assert data.names() == ["digits", "mnist", "fashion-mnist", "cifar10", "cifar100"]
+    assert data.names() == ["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "karate"]
     d = data.load("digits", features="pixels")
     assert (d.x_train.shape, d.x_test.shape) == ((1437, 64), (360, 64))
     assert d.x_train.dtype == d.x_test.dtype == np.float64
