@@ -35,7 +35,7 @@ class Objective:
         kind = getattr(torch, spec.dtype)
         self.x, self.y = to(dataset.x_train, dtype=kind), to(dataset.y_train)
         self.x_test, self.y_test = to(dataset.x_test, dtype=kind), to(dataset.y_test)
-        self.xb, self.yb = self.x, self.y
+        self.batch(None)
         self.seen: list[tuple[Tensor, Tensor]] = []
 
     def initial(self, seed: int) -> Tensor:
@@ -54,31 +54,30 @@ class Objective:
     def batch(self, index: Tensor | None) -> None:
         """Use the training rows ``index`` from now on, or all of them."""
         self.xb, self.yb = (self.x, self.y) if index is None else (self.x[index], self.y[index])
+        hot = F.one_hot(self.yb, self.classes).to(self.xb).T.contiguous()
+        self.target = hot[1:] if self.loss == "logistic" else hot  # of shape (k, N)
 
-    def _losses(self, parts: list[Tensor]) -> Tensor:
-        out = self.stacked.forward(parts, self.xb)
-        y = self.yb.expand(out.shape[0], -1)
+    def _losses(self, out: Tensor) -> Tensor:
+        """The members' mean losses (E,) at outputs (E, k, N)."""
         if self.loss == "ce":
-            return F.cross_entropy(out, y, reduction="none").mean(1)
+            return F.cross_entropy(out, self.yb.expand(len(out), -1), reduction="none").mean(1)
         if self.loss == "logistic":
-            z, t = out[:, 0], y.to(out)
-            return F.binary_cross_entropy_with_logits(z, t, reduction="none").mean(1)
-        hot = F.one_hot(self.yb, out.shape[1]).to(out).T
-        return ((out - hot) ** 2).sum(1).mean(1) / 2
+            target = self.target.expand_as(out)
+            return F.binary_cross_entropy_with_logits(out, target, reduction="none").mean((1, 2))
+        return ((out - self.target) ** 2).sum(1).mean(1) / 2
 
-    def _derivatives(
-        self, theta: Tensor, create_graph: bool = False
-    ) -> tuple[Tensor, list[Tensor], tuple[Tensor, ...]]:
-        """The mean losses (E,), the parameters as leaves, and the gradient for each of them."""
-        parts = [p.detach().requires_grad_() for p in self.stacked.parts(theta)]
-        losses = self._losses(parts)
-        pieces = torch.autograd.grad(losses.sum(), parts, create_graph=create_graph)
-        return losses.detach(), parts, pieces
+    def _slope(self, out: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`_losses` and their derivatives with respect to ``out`` (E, k, N)."""
+        if self.loss == "ce":  # the losses are a by-product here
+            logs = out.log_softmax(1)
+            losses = logs.gather(1, self.yb.expand(len(out), 1, -1)).mean((1, 2)).neg_()
+            return losses, logs.exp_().sub_(self.target).div_(out.shape[2])
+        guess = out.sigmoid() if self.loss == "logistic" else out
+        return self._losses(out), (guess - self.target).div_(out.shape[2])
 
     def grad(self, theta: Tensor) -> Tensor:
         """∇f for each row of ``theta`` (E, p); remembers losses and norms in ``seen``."""
-        losses, _, pieces = self._derivatives(theta)
-        g = torch.cat([piece.flatten(1) for piece in pieces], 1)
+        losses, g = self.stacked.gradient(theta, self.xb, self._slope)
         if self.decay:
             losses = losses + self.decay / 2 * (theta * theta).sum(1)
             g = g.add_(theta, alpha=self.decay)
@@ -87,7 +86,9 @@ class Objective:
 
     def hvp(self, theta: Tensor, v: Tensor) -> Tensor:
         """Hessian-vector products for each row, all shapes (E, p)."""
-        _, parts, pieces = self._derivatives(theta, create_graph=True)
+        parts = [p.detach().requires_grad_() for p in self.stacked.parts(theta)]
+        losses = self._losses(self.stacked.forward(parts, self.xb))
+        pieces = torch.autograd.grad(losses.sum(), parts, create_graph=True)
         second = torch.autograd.grad(pieces, parts, grad_outputs=self.stacked.parts(v.detach()))
         return torch.cat([piece.flatten(1) for piece in second], 1) + self.decay * v
 

@@ -77,8 +77,8 @@ def test_schedules_and_momentum_equal_a_plain_reference(schedule: str, momentum:
     spec = dataclasses.replace(SMALL, **change)
     run = train.train(spec)
     theta, f = reference(spec)
-    np.testing.assert_allclose(run.theta, theta, rtol=0, atol=1e-9)
-    assert run.metrics["loss"] == pytest.approx(f, abs=1e-9)
+    np.testing.assert_allclose(run.theta, theta, rtol=0, atol=1e-7)  # 200 steps magnify rounding
+    assert run.metrics["loss"] == pytest.approx(f, abs=1e-7)
     still = train.train(dataclasses.replace(spec, schedule="constant"))
     assert (abs(run.theta - still.theta).max() > 1e-3) == (schedule != "constant")
 
@@ -112,6 +112,13 @@ def test_a_stack_equals_its_runs_one_at_a_time() -> None:
         np.testing.assert_allclose(run.theta, alone.theta, rtol=0, atol=1e-12)
 
 
+def test_a_stack_in_single_precision_equals_its_runs_to_rounding() -> None:
+    single = dataclasses.replace(SMALL, dtype="float32", n=None, width=16)
+    specs = [dataclasses.replace(single, rho=r, seed=s) for r in (0.2, 2.0) for s in range(4)]
+    for spec, run in zip(specs, train.train_many(specs), strict=True):
+        np.testing.assert_allclose(run.theta, train.train(spec).theta, rtol=0, atol=2e-6)
+
+
 def test_the_same_spec_gives_the_same_bytes_twice() -> None:
     spec = dataclasses.replace(SMALL, dtype="float32", steps=50)
     a, b = train.train(spec), train.train(spec)
@@ -136,14 +143,19 @@ def test_the_trace_ends_at_the_final_point() -> None:
 
 
 @pytest.mark.parametrize("loss", ["ce", "mse", "logistic"])
-@pytest.mark.parametrize("depth", [1, 2])
-def test_the_objective_against_torch_nn(loss: str, depth: int) -> None:
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("activation", ["tanh", "relu", "gelu"])
+@pytest.mark.parametrize("rows", [slice(None), slice(7, 19)])
+def test_the_objective_against_torch_nn(
+    loss: str, depth: int, activation: str, rows: slice
+) -> None:
     ds = data.load("digits", n=50, classes=(3, 8))
     spec = RunSpec(loss=loss, weight_decay=0.1, dtype="float64", width=3, depth=depth)
-    f = Objective(spec, ds)
+    f = Objective(dataclasses.replace(spec, activation=activation), ds)
     theta = torch.stack([f.initial(s) for s in (0, 1)])
+    f.batch(torch.arange(50)[rows])
     g = f.grad(theta)
-    x, y = torch.tensor(ds.x_train), torch.tensor(ds.y_train)
+    x, y = torch.tensor(ds.x_train)[rows], torch.tensor(ds.y_train)[rows]
     for i, seed in enumerate((0, 1)):
         net = models.build("mlp", seed=seed, **f.options).double()
         out = net(x)
@@ -157,7 +169,7 @@ def test_the_objective_against_torch_nn(loss: str, depth: int) -> None:
         want = torch.autograd.grad(value, list(net.parameters()))
         want_flat = torch.cat([v.reshape(-1) for v in want])
         torch.testing.assert_close(g[i], want_flat, rtol=0, atol=1e-13)
-        assert float(f.seen[0][0][i]) == pytest.approx(float(value), abs=1e-13)
+        assert float(f.seen[0][0][i]) == pytest.approx(value.item(), abs=1e-13)
 
 
 def test_hessian_vector_products_against_finite_differences() -> None:
