@@ -14,9 +14,13 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from samlib.activations import ACTIVATIONS, activation_class
 from samlib.errors import BadInput, check_choice, check_whole
+from samlib.graphs import GCN
+from samlib.resnet import ResNet18
+from samlib.sequence import Transformer
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
+__all__ = ["ACTIVATIONS", "MLP", "Stacked", "build", "flat_parameters", "names"]
 
 
 class MLP(nn.Sequential):
@@ -33,17 +37,22 @@ class MLP(nn.Sequential):
         depth: int = 1,
         activation: str = "tanh",
     ) -> None:
-        check_choice("activation", activation, ACTIVATIONS)
+        sigma = activation_class(activation)
         check_whole("width", width, 1, 100_000)
         check_whole("depth", depth, 1, 100_000)
         sizes = [in_features] + [width] * depth
         layers: list[nn.Module] = []
         for a, b in pairwise(sizes):
-            layers += [nn.Linear(a, b), ACTIVATIONS[activation]()]
+            layers += [nn.Linear(a, b), sigma()]
         super().__init__(*layers, nn.Linear(sizes[-1], out_features))
 
 
-BUILDERS: dict[str, Callable[..., nn.Module]] = {"mlp": MLP}
+BUILDERS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": MLP,
+    "resnet18": ResNet18,
+    "transformer": Transformer,
+    "gcn": GCN,
+}
 
 
 def names() -> list[str]:
