@@ -65,24 +65,23 @@ def hessian(run: Run, f: Objective) -> Measured:
     """The Hessian of f at x and at x⁺: its ends, its inertia and its density.
 
     Metrics: ``hessian_min``, ``hessian_max``, and the numbers ``hessian_negative``, ``_zero`` and
-    ``_positive`` of eigenvalues, those below 1e-6 of the spectral norm counting as zero (estimates
-    above :data:`samlib.spectrum.DENSE` parameters). Arrays: ``hessian_counts`` (2, 13), how many
-    lie below −τ and above τ times the norm for τ = 1, 0.1, … 1e-12; ``hessian_density`` (2, 200),
-    λ and density. The names of those at x⁺ begin with ``shifted_``.
+    ``_positive`` of eigenvalues, those below 1e-6 of the spectral norm counting as zero. Arrays:
+    ``hessian_counts`` (2, 13), how many lie below −τ and above τ times the norm for τ = 1, 0.1, …
+    1e-12; ``hessian_density`` (2, 200), λ and density. The names of those at x⁺ begin with
+    ``shifted_``. Above :data:`samlib.spectrum.DENSE` parameters the three numbers are missing and
+    the counts are estimates, of no use where they call for single eigenvalues near 0 (τ ≪ 0.01).
     """
     f = doubled(f)
     out: dict[str, float] = {}
     arrays: Arrays = {}
     for name, theta in zip(("", "shifted_"), _ends(run, f), strict=True):
         found = spectrum.spectrum(spectrum.hessian(f, theta), theta)
-        below, above = found.count(ZERO)
-        out |= {
-            f"{name}hessian_min": found.low,
-            f"{name}hessian_max": found.high,
-            f"{name}hessian_negative": float(below),
-            f"{name}hessian_zero": found.dim - float(below) - float(above),
-            f"{name}hessian_positive": float(above),
-        }
+        out |= {f"{name}hessian_min": found.low, f"{name}hessian_max": found.high}
+        if found.exact:
+            below, above = (float(n) for n in found.count(ZERO))
+            out[f"{name}hessian_negative"] = below
+            out[f"{name}hessian_zero"] = found.dim - below - above
+            out[f"{name}hessian_positive"] = above
         arrays[f"{name}hessian_counts"] = np.array(found.count(TAUS))
         arrays[f"{name}hessian_density"] = np.array(found.density(), dtype=np.float32)
     return out, arrays

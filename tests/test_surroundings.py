@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -54,6 +55,21 @@ def test_hessians_at_both_ends_are_those_of_exact_formulas(
         grid, density = arrays[f"{name}hessian_density"]
         assert (density * (grid[1] - grid[0])).sum() == pytest.approx(1, abs=0.01)
     assert got["hessian_negative"] != got["shifted_hessian_negative"]
+
+
+def test_large_networks_are_looked_at_by_lanczos_alone(
+    run: Run, f: Objective, exact: NetworkLoss, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = functools.partial(spectrum.spectrum, dense=0)  # every network is large now
+    monkeypatch.setattr(spectrum, "spectrum", quick)
+    got, arrays = surroundings.hessian(run, f)
+    assert "hessian_negative" not in got
+    lam = np.linalg.eigvalsh(exact.hess(run.theta))
+    assert (got["hessian_min"], got["hessian_max"]) == pytest.approx((lam[0], lam[-1]), abs=1e-5)
+    edge = 0.1 * np.abs(lam).max()
+    assert arrays["hessian_counts"][:, 1] == pytest.approx(
+        [(lam < -edge).sum(), (lam > edge).sum()], abs=2
+    )
 
 
 def test_a_float32_run_is_measured_in_float64(exact: NetworkLoss) -> None:
