@@ -85,8 +85,17 @@ def norms(run: Run, f: Objective) -> Measured:
     return {name: float(np.linalg.norm(v)) for name, v in sizes.items()}, {}
 
 
+def perturbation(run: Run, f: Objective) -> Measured:
+    """How far the run's own rule looks at full ρ, ‖x⁺ − x‖: ``look`` at the end, ``look_start``."""
+    rule, rho = rules.get(run.spec.rule), run.spec.rho
+    x, plus = endpoints(run, f)
+    start = f.initial(run.spec.seed)[None]
+    looks = {"look": plus - x, "look_start": rule(f, start, rho)[1] - start}
+    return {name: float(v.double().norm()) for name, v in looks.items()}, {}
+
+
 _MEASURES: dict[str, Callable[[Run, Objective], Measured]] = {
-    m.__name__: m for m in (image, units, norms, strict.tail, strict.limit)
+    m.__name__: m for m in (image, units, norms, perturbation, strict.tail, strict.limit)
 } | surroundings.MEASURES
 
 

@@ -96,3 +96,17 @@ def test_norms_are_those_of_the_parameters() -> None:
     assert got["start_norm"] == pytest.approx(np.sqrt((start**2).sum()))
     assert got["moved"] == pytest.approx(np.sqrt(((run.theta - start) ** 2).sum()))
     assert got["moved"] > 0
+
+
+def test_the_look_is_as_long_as_each_rule_says() -> None:
+    """SAM looks ρ far, without the norm ρ‖∇f‖, and ASAM less than ρ times the largest weight."""
+    for rule in ("sam", "unnormalised", "asam"):
+        run = train.train(dataclasses.replace(SPEC, rule=rule))
+        f, _ = train.objective(SPEC)
+        got, _ = measures.perturbation(run, f)
+        for name, x in (("look", torch.as_tensor(run.theta)), ("look_start", f.initial(0))):
+            g = f.grad(x[None])[0]
+            scaled = x * x * g / (x * g).norm()
+            steps = {"sam": g / g.norm(), "unnormalised": g, "asam": scaled}
+            assert got[name] == pytest.approx(2.0 * float(steps[rule].norm()), rel=1e-9)
+    assert got["look"] != pytest.approx(got["look_start"], rel=1e-3)
