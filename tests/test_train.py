@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from samlib import data, models, train
+from samlib import data, models, schedules, train
 from samlib.errors import BadInput
 from samlib.objective import Objective
 from samlib.runs import RunSpec
@@ -192,10 +192,10 @@ def test_the_baseline_is_the_best_constant_guess() -> None:
 
 def test_mini_batches_cover_an_epoch() -> None:
     spec = dataclasses.replace(SMALL, batch=20)
-    it = train._batches(spec, 60, "cpu")
+    it = schedules.batches(spec, 60, "cpu")
     epoch = torch.cat([next(it) for _ in range(3)])
     assert sorted(epoch.tolist()) == list(range(60))
-    assert next(train._batches(SMALL, 60, "cpu")) is None
+    assert next(schedules.batches(SMALL, 60, "cpu")) is None
     run = train.train(spec)
     assert run.metrics["loss"] != train.train(SMALL).metrics["loss"]
 
