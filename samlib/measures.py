@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samlib import models, rules, strict, surroundings
+from samlib import models, rules, spells, strict, surroundings
 from samlib.errors import check_choice
 from samlib.objective import Objective
 from samlib.runs import Run
@@ -95,7 +95,8 @@ def perturbation(run: Run, f: Objective) -> Measured:
 
 
 _MEASURES: dict[str, Callable[[Run, Objective], Measured]] = {
-    m.__name__: m for m in (image, units, norms, perturbation, strict.tail, strict.limit)
+    m.__name__: m
+    for m in (image, units, norms, perturbation, spells.escape, strict.tail, strict.limit)
 } | surroundings.MEASURES
 
 
