@@ -30,8 +30,8 @@ from samlib.optim import SAM, freeze_batchnorm
 from samlib.runs import Run, RunSpec
 from samlib.schedules import Radius, batches
 
-LOOKS = 25
-SAMPLE = 512
+LOOKS = 15
+SAMPLE = 256
 CHECK_EVERY = 20  # steps between looks for a run that diverged
 FORMS = {"resnet18": "image", "transformer": "tokens", "gcn": "nodes"}  # what each model reads
 
