@@ -5,6 +5,7 @@ Two measures (:mod:`samlib.measures`), and SAM from starts around a given point.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -92,28 +93,29 @@ def limit(run: Run, f: Objective) -> Measured:
     return out, {}
 
 
-class Returns(NamedTuple):
-    """Ends of runs (n,): relative distance to the point, loss, ‖∇f(x)‖ and GradRatio."""
+class Ends(NamedTuple):
+    """Ends of runs, each (sizes, starts): distance to the point over its norm, loss, GradRatio."""
 
     distance: Floats
     loss: Floats
-    grad_norm: Floats
     grad_ratio: Floats
 
 
 def perturbed(
-    spec: RunSpec, f: Objective, theta: Floats, size: float, starts: int, steps: int
-) -> Returns:
-    """Run SAM from ``starts`` points at distance ``size``·‖θ‖ from ``theta`` (p,), drawn evenly."""
+    spec: RunSpec, f: Objective, theta: Floats, sizes: Sequence[float], starts: int, steps: int
+) -> Ends:
+    """Run SAM from around ``theta`` (p,): ``starts`` directions at each distance ``size``·‖θ‖."""
     centre = torch.as_tensor(theta).to(f.x)
     away = torch.as_tensor(np.random.default_rng(0).normal(size=(starts, len(theta)))).to(f.x)
-    x = centre + size * centre.norm() * away / away.norm(dim=1, keepdim=True)
+    away *= centre.norm() / away.norm(dim=1, keepdim=True)
+    x = torch.cat([centre + size * away for size in sizes])
     f.batch(None)
     for _ in range(steps):
-        x = x - spec.lr * rules.sam(f, x, spec.rho)[0]
         f.seen.clear()
+        x = x - spec.lr * rules.sam(f, x, spec.rho)[0]
+    f.seen.clear()
     rules.sam(f, x, spec.rho)
     (loss, norm), (_, shifted) = f.seen
     far = (x - centre).norm(dim=1) / centre.norm()
-    ratio = diagnostics.grad_ratio(norm, shifted)
-    return Returns(far.numpy(), loss.numpy(), norm.numpy(), ratio)
+    ratio = torch.as_tensor(diagnostics.grad_ratio(norm.cpu(), shifted.cpu()))
+    return Ends(*(v.double().cpu().numpy().reshape(-1, starts) for v in (far, loss, ratio)))

@@ -82,10 +82,12 @@ def test_a_surface_is_the_network_loss(run: Run) -> None:
 
 def test_starts_lie_at_their_distance_and_return(run: Run) -> None:
     f, _ = train.objective(C)
-    before = strict.perturbed(C, f, run.theta, 0.1, 4, steps=0)
-    np.testing.assert_allclose(before.distance, 0.1, atol=1e-12)
-    after = strict.perturbed(C, f, run.theta, 0.1, 4, steps=1500)
+    before = strict.perturbed(C, f, run.theta, [0.1, 0.5], 3, steps=0)
+    np.testing.assert_allclose(before.distance, [[0.1] * 3, [0.5] * 3], atol=1e-12)
+    after = strict.perturbed(C, f, run.theta, [0.1], 4, steps=1500)
+    assert after.distance.shape == (1, 4)
     assert after.distance.max() < 1e-3
+    assert after.grad_ratio.max() < 1e-3
     np.testing.assert_allclose(after.loss, run.metrics["loss"], atol=1e-4)
 
 
