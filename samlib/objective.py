@@ -35,6 +35,8 @@ class Objective:
         kind = getattr(torch, spec.dtype)
         self.x, self.y = to(dataset.x_train, dtype=kind), to(dataset.y_train)
         self.x_test, self.y_test = to(dataset.x_test, dtype=kind), to(dataset.y_test)
+        hot = F.one_hot(self.y, self.classes).to(self.x).T.contiguous()
+        self.hot = hot[1:] if self.loss == "logistic" else hot  # the outputs aimed at, (k, N)
         self.batch(None)
         self.seen: list[tuple[Tensor, Tensor]] = []
 
@@ -53,9 +55,18 @@ class Objective:
 
     def batch(self, index: Tensor | None) -> None:
         """Use the training rows ``index`` from now on, or all of them."""
-        self.xb, self.yb = (self.x, self.y) if index is None else (self.x[index], self.y[index])
-        hot = F.one_hot(self.yb, self.classes).to(self.xb).T.contiguous()
-        self.target = hot[1:] if self.loss == "logistic" else hot  # of shape (k, N)
+        if index is None:
+            self.xb, self.yb, self.target = self.x, self.y, self.hot
+        else:
+            self.xb, self.yb, self.target = self.x[index], self.y[index], self.hot[:, index]
+
+    def row_bytes(self, steps: int) -> int:
+        """About how much memory training for ``steps`` takes for each row, in bytes."""
+        rows, hidden = max(len(self.x), len(self.x_test)), self.options["width"]
+        images: int = 3 * hidden * self.options["depth"] + 4 * self.options["out_features"]
+        parameters = 12 * sum(shape.numel() for shape in self.stacked.shapes)
+        # Of the curves, four numbers a step, a second copy is in double precision.
+        return self.x.element_size() * (images * rows + parameters + 4 * steps) + 64 * steps
 
     def _losses(self, out: Tensor) -> Tensor:
         """The members' mean losses (E,) at outputs (E, k, N)."""

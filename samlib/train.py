@@ -45,26 +45,34 @@ def train_many(
     data_root: str | None = None,
     threads: int = 1,
     twins: bool = True,
+    memory: int = 2**30,
     progress: Progress = lambda _: None,
 ) -> list[Run]:
     """Train all ``specs`` and return their runs in the same order.
 
     Runs that may share a stack do; each run's gradient descent twin is added unless ``twins`` is
-    False (the verdict is then ``running`` wherever it needs one). ``progress`` is called with the
-    number of finished run-steps. One thread by default: the matrices are small, and results then do
-    not depend on the machine's load. BadInput if a spec's data or model cannot be built, or the
-    device is not there.
+    False (the verdict is then ``running`` wherever it needs one). A stack takes about ``memory``
+    bytes beside the data: where that is too little, its runs train in several, of one run at least.
+    ``progress`` is called with the number of finished run-steps. One thread by default: the
+    matrices are small, and results then do not depend on the machine's load. BadInput if a spec's
+    data or model cannot be built, or the device is not there.
     """
     device = resolve_device(device)
     check_whole("threads", threads, 1, 1024)
+    check_whole("memory", memory, 1, 2**60)
     wanted = dict.fromkeys([*specs, *(s.twin() for s in specs if twins)])
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     done: dict[RunSpec, Run] = {}
     try:
         for stack in _stacks(wanted):
-            train_them = _train_stack if stack[0].model == "mlp" else solo.train_each
-            done |= train_them(stack, device, data_root, progress)
+            if stack[0].model != "mlp":
+                done |= solo.train_each(stack, device, data_root, progress)
+                continue
+            f, dataset = objective(stack[0], device, data_root)
+            size = max(1, memory // f.row_bytes(stack[0].steps))
+            for i in range(0, len(stack), size):
+                done |= _train_stack(stack[i : i + size], f, dataset, device, progress)
     finally:
         torch.set_num_threads(before)
     return [_judged(done[s], done.get(s.twin())) for s in specs]
@@ -154,11 +162,10 @@ def _descend(
 
 
 def _train_stack(
-    specs: list[RunSpec], device: str, data_root: str | None, progress: Progress
+    specs: list[RunSpec], f: Objective, dataset: data.Dataset, device: str, progress: Progress
 ) -> dict[RunSpec, Run]:
     """Train a stack and measure every row at its last point; verdicts come later."""
     started = time.time()
-    f, dataset = objective(specs[0], device, data_root)
     theta, curves = _descend(specs, f, device, progress)
     train_accuracy = f.accuracy(theta, f.x, f.y)
     test_accuracy = f.accuracy(theta, f.x_test, f.y_test)
@@ -169,14 +176,9 @@ def _train_stack(
     for i, s in enumerate(specs):
         loss, norm, shifted_loss, shifted_norm = numbers[:, :, i]
         trace = diagnostics.Trace(loss, norm, shifted_loss, shifted_norm, f.baseline)
-        metrics = (
-            wall
-            | trace.summary()
-            | {
-                "train_accuracy": float(train_accuracy[i]),
-                "test_accuracy": float(test_accuracy[i]),
-            }
-        )
+        metrics = wall | trace.summary()
+        metrics["train_accuracy"] = float(train_accuracy[i])
+        metrics["test_accuracy"] = float(test_accuracy[i])
         row = theta[i].double().cpu().numpy()
         done[s] = Run(s, "running", metrics, trace, row, dataset.describe(), where)
     return done

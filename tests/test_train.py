@@ -119,6 +119,19 @@ def test_a_stack_in_single_precision_equals_its_runs_to_rounding() -> None:
         np.testing.assert_allclose(run.theta, train.train(spec).theta, rtol=0, atol=2e-6)
 
 
+def test_a_memory_bound_splits_a_stack_and_changes_nothing() -> None:
+    specs = [dataclasses.replace(SMALL, rho=r, seed=s) for r in (0.5, 2.0) for s in (0, 1)]
+    row = train.objective(SMALL)[0].row_bytes(SMALL.steps)
+    sizes = {}
+    for memory in (1, 4 * row, 2**30):
+        runs = train.train_many(specs, memory=memory)
+        sizes[memory] = [r.provenance["stack"] for r in runs]
+        for run, free in zip(runs, train.train_many(specs), strict=True):
+            np.testing.assert_allclose(run.theta, free.theta, rtol=0, atol=1e-12)
+            assert run.verdict == free.verdict
+    assert list(sizes.values()) == [[1] * 4, [4] * 4, [6] * 4]  # with two twins
+
+
 def test_the_same_spec_gives_the_same_bytes_twice() -> None:
     spec = dataclasses.replace(SMALL, dtype="float32", steps=50)
     a, b = train.train(spec), train.train(spec)
