@@ -12,6 +12,7 @@ from samlib.errors import BadInput
 from samlib.plots import style
 from samlib.plots.training import MARKS
 from samlib.records import Record
+from samlib.runs import Run
 
 NAMES = {"rho": "radius $\\rho$", "lr": "learning rate", "weight_decay": "weight decay $\\lambda$"}
 PLAIN = ("black", style.GD, style.EXACT, style.SAM, *style.OTHERS[:3])
@@ -47,9 +48,9 @@ def verdicts(groups: Mapping[str, Sequence[Record]], y: str = "lr") -> Figure:
         rhos, levels, seeds = _grid(runs, "rho"), _grid(runs, y), _grid(runs, "seed")
         for r in runs:
             marker, color = MARKS[r["verdict"]]
-            spread = 0.2 * (seeds.index(_spec(r, "seed")) - (len(seeds) - 1) / 2)
+            spread = 0.26 * (seeds.index(_spec(r, "seed")) - (len(seeds) - 1) / 2)
             at = rhos.index(_spec(r, "rho")) + spread
-            ax.plot(at, levels.index(_spec(r, y)), marker, color=color, ms=5.5)
+            ax.plot(at, levels.index(_spec(r, y)), marker, color=color, ms=5)
             seen[r["verdict"]] = None
         _ticks(ax, rhos, levels)
         ax.set(title=title, xlabel=NAMES["rho"])
@@ -57,6 +58,24 @@ def verdicts(groups: Mapping[str, Sequence[Record]], y: str = "lr") -> Figure:
     for name in (n for n in MARKS if n in seen):
         axes[0].plot([], [], MARKS[name][0], color=MARKS[name][1], label=name)
     fig.legend(loc="outside upper center", ncols=len(seen))
+    return fig
+
+
+@style.house()
+def dying(sam: Sequence[Run], gd: Sequence[Run]) -> Figure:
+    """GradRatio (left) and the loss (right) of SAM from several seeds; the loss of ``gd`` too."""
+    fig, (left, right) = style.row(2, 3.0)
+    steps = np.arange(len(sam[0].trace.loss))
+    for run, line in zip(sam, ("-", "--", ":", "-.", (0, (6, 1))), strict=False):
+        left.semilogy(run.trace.grad_ratio, ls=line, lw=1.2, label=f"seed {run.spec.seed}")
+    for runs, color, label in ((sam, style.SAM, "SAM"), (gd, style.GD, "gradient descent")):
+        for i, run in enumerate(runs):
+            name = "" if i else label
+            right.plot(steps + 1, run.trace.loss, color=color, lw=1, label=name)
+    left.set(xlabel="step", ylabel="GradRatio")
+    left.legend()
+    right.set(xscale="log", xlabel="1 + step", ylabel="loss $f(x)$", ylim=(0, None))
+    right.legend()
     return fig
 
 
