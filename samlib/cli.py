@@ -1,4 +1,4 @@
-"""The command line: ``samlib run | sweep | data | claims``.
+"""The command line: ``samlib run | sweep | reproduce | data | claims``.
 
 Exit codes: 0 done, 2 unusable input (one line says why), 1 failure.
 """
@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -57,13 +60,20 @@ def _parser() -> argparse.ArgumentParser:
     sweep = command(_sweep, "run an experiment file, or go on with it")
     sweep("experiment", help="a TOML file, for example book/experiments/mnist-cliff.toml")
     sweep("--out", help="record folder (default: records/NAME beside experiments/)")
+    sweep("--workers", type=int, help="processes (default: this one, or one a core for Dask)")
+    sweep("--executor", choices=("local", "dask"), default="local", help="local | dask")
+    sweep("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, tcp://HOST:8786")
+    again = command(_reproduce, "train some runs that a claim rests on again, and compare")
+    again("claim", nargs="?", help="a claim's id, see samlib claims (default: any claim)")
+    again("--runs", type=int, default=3, help="how many, picked at random")
+    again("--seed", type=int, help="draws them (default: anew each time)")
     data = command(_data, "show, check and download the data sets")
     data("name", nargs="?", help="one data set (default: all)")
     data("--download", action="store_true", help="get what is absent")
     data("--verify", action="store_true", help="fail if a data set is corrupt")
-    for add in (run, sweep, data):
+    for add in (run, sweep, again, data):
         add("--data-root", help="where data sets lie (default: $SAMLIB_DATA or ~/.cache/samlib)")
-    for add in (run, sweep):
+    for add in (run, sweep, again):
         add("--device", default="auto", help="auto | cpu | cuda")
         add("--threads", type=int, default=1, help="CPU threads")
     claims = command(_claims, "the ledger of claims and its evidence")
@@ -124,14 +134,58 @@ def _sweep(args: argparse.Namespace) -> int:
     table, specs = sweep.load(path)
     out = args.out or path.resolve().parents[1] / "records" / path.stem
     print(f"{table.get('question', path.stem)}\n{len(specs)} runs, records in {out}")
-    with tqdm(total=len(specs), unit="run", disable=None) as bar:
-        kept = {"measure": table.get("measure", ()), "points": table.get("points", 200)}
-        done = sweep.sweep(specs, out, progress=bar.update, **kept, **_machine(args))
+    for fault in records.repair(out):
+        print(f"samlib: {fault}", file=sys.stderr)
+    kept = {k: table[k] for k in ("measure", "points", "chunk") if k in table}
+    try:
+        with _executor(args) as where, tqdm(total=len(specs), unit="run", disable=None) as bar:
+            done = sweep.sweep(specs, out, **where, progress=bar.update, **kept, **_machine(args))
+    except sweep.WorkerDied as error:
+        print(f"samlib: error: {error}", file=sys.stderr)
+        return 1
     ids = {s.id for s in specs}
     verdicts = Counter(r["verdict"] for r in records.read(out) if r["id"] in ids)
     counts = ", ".join(f"{name}: {count}" for name, count in sorted(verdicts.items()))
     print(f"{done} runs trained, {len(specs) - done} already recorded; {counts}")
     return 0
+
+
+@contextmanager
+def _executor(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The keywords of a sweep that say who trains, while those workers are up."""
+    from samlib import executors
+
+    if args.executor == "local" and args.scheduler:
+        raise BadInput("--scheduler is for a Dask cluster; add --executor dask")
+    if args.executor == "dask":
+        workers = (os.cpu_count() or 1) if args.workers is None else args.workers
+        with executors.dask(args.scheduler, workers) as executor:
+            yield {"executor": executor}
+    elif args.workers is None:
+        yield {}
+    else:
+        with executors.processes(args.workers) as executor:
+            yield {"executor": executor, "in_flight": 2 * args.workers}
+
+
+def _reproduce(args: argparse.Namespace) -> int:
+    from samlib import reproduce
+
+    compared: list[bool] = []
+    for run in reproduce.reproduce(args.claim, args.runs, args.seed, **_machine(args)):
+        if not compared:
+            print(f"{'experiment':<20} {'run':<17} {'rho':>6} {'lr':>6} {'recorded':>21} again")
+        compared.append(run.same)
+        spec, record = run.record["spec"], run.record
+        was = math.nan if record["metrics"]["loss"] is None else record["metrics"]["loss"]
+        row = f"{run.experiment:<20} {record['id']:<17} {spec['rho']:>6g} {spec['lr']:>6g} "
+        row += f"{record['verdict']:>12} {was:>8.4g} {run.verdict} {run.loss:.4g}: "
+        same = "same verdict, chaotic" if run.chaotic else "same"
+        print(row + (same if run.same else "NOT THE SAME"), flush=True)
+    for claim in [] if compared else reproduce.find(args.claim):
+        print(f"{claim.id} rests on no recorded run. Its evidence is checked again by")
+        print("\n".join(f"  {line}" for line in reproduce.otherwise(claim)) or "  nothing yet")
+    return int(not all(compared))
 
 
 def _data(args: argparse.Namespace) -> int:

@@ -4,7 +4,8 @@ An experiment file has ``question``, ``claim`` (ids in the ledger), ``expected_m
 tables ``[fixed]`` (options of RunSpec) and ``[grid]`` (lists; every combination is a run). With
 ``[[arms]]``, tables of values and lists, each arm has its own such grid and the last word.
 ``measure`` lists what is measured at the end of every run (:mod:`samlib.measures`), and ``points``
-is how many points of a run's curves are kept (200 unless it says otherwise).
+is how many points of a run's curves are kept (200 unless it says otherwise). ``chunk`` is how many
+runs are trained together (32, or 4 where they cannot be stacked).
 
 A sweep trains its runs in chunks, in this process or on any ``concurrent.futures.Executor``. This
 process alone writes the records, a chunk at a time, so a sweep can be stopped anywhere and go on.

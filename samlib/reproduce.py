@@ -1,0 +1,97 @@
+"""Runs that the claims rest on, picked at random, trained again and compared with their records."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from samlib import claims, records
+from samlib.errors import BadInput, check_whole
+from samlib.runs import RunSpec
+from samlib.train import train
+
+DIGITS = 3  # to which the losses of a run that is not chaotic agree
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A recorded run of an experiment, and the verdict and loss of the same spec trained again."""
+
+    experiment: str
+    record: records.Record
+    verdict: str
+    loss: float
+
+    @property
+    def chaotic(self) -> bool:
+        """Whether rounding alone changes the loss: no two machines agree on it."""
+        stall = self.record["metrics"].get("stall")
+        return self.record["verdict"] in ("running", "diverged") or stall == "chaotic"
+
+    @property
+    def same(self) -> bool:
+        """The same verdict, and losses to 3 digits (one unit of the third) if it is not chaotic."""
+        loss = self.record["metrics"]["loss"]
+        close = loss is not None and agree(loss, self.loss)
+        return self.verdict == self.record["verdict"] and (self.chaotic or close)
+
+
+def agree(a: float, b: float, digits: int = DIGITS) -> bool:
+    """Whether two numbers differ by at most one unit of the last of so many digits of ``a``."""
+    unit = 10.0 ** (int(f"{a:e}".partition("e")[2]) - digits + 1)
+    return abs(a - b) <= unit
+
+
+def resting_on(ledger: Iterable[claims.Claim]) -> list[tuple[str, records.Record]]:
+    """The recorded runs that these claims cite, each with its experiment's name and only once."""
+    runs: dict[tuple[str, str], records.Record] = {}
+    for claim in ledger:
+        for evidence in claim.evidence:
+            if name := evidence.get("record"):
+                every = records.read(claims.PROJECT / "book" / "records" / name)
+                for record in records.select(every, **evidence.get("where", {})):
+                    runs[name, record["id"]] = record
+    return [(name, record) for (name, _), record in runs.items()]
+
+
+def reproduce(
+    claim: str | None = None, runs: int = 3, seed: int | None = None, **kw: Any
+) -> Iterator[Repeat]:
+    """Train again ``runs`` of the runs that a claim, or any claim, rests on; each as it ends.
+
+    They are drawn at random, or by ``seed``. Other keywords are those of
+    :func:`samlib.train.train_many`. BadInput if there is no such claim; it then names those that
+    there are. A claim that rests on no recorded run yields nothing.
+    """
+    check_whole("runs", runs)
+    ledger = find(claim)
+    rests = resting_on(ledger)
+    for name, record in random.Random(seed).sample(rests, min(runs, len(rests))):
+        run = train(RunSpec.from_json(record["spec"]), **kw)
+        yield Repeat(name, record, run.verdict, run.metrics["loss"])
+
+
+def find(claim: str | None) -> list[claims.Claim]:
+    """The claim of this id, or all of them; BadInput lists the ids that exist."""
+    ledger = claims.load()
+    if claim is None:
+        return ledger
+    if not (found := [c for c in ledger if c.id == claim]):
+        known = ", ".join(c.id for c in ledger)
+        raise BadInput(f"claim {claim!r} is unknown; use one of {known}")
+    return found
+
+
+def otherwise(claim: claims.Claim) -> list[str]:
+    """What a claim rests on besides records: the commands that check it again."""
+    lines = []
+    for evidence in claim.evidence:
+        if "test" in evidence:
+            lines.append(f"python -m pytest {evidence['test']}")
+        elif "certificate" in evidence:
+            load = f"Certificate.load('{evidence['certificate']}')"
+            code = f"from samlib.certify import Certificate; print({load}.recheck())"
+            lines.append(f'python -c "{code}"')
+    return lines
