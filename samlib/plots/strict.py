@@ -15,18 +15,18 @@ from samlib.records import Record
 OUTCOMES = {
     "learns": ("o", style.GD, "learns"),
     "strict": ("X", style.SAM, "hallucinates, strictly"),
-    "zero": ("s", style.OTHERS[0], "shrinks to the zero network"),
-    "other": ("d", style.OTHERS[1], "neither"),
+    "guess": ("s", style.OTHERS[0], "hovers at a constant guess"),
+    "other": ("d", style.OTHERS[1], "none of these"),
 }
-RATIO, NORM, SMALL = 1e-6, 1e-3, 0.2  # of GradRatio, ‖∇f(x)‖ and, for the zero network, of ‖x_*‖
+RATIO, NORM = 1e-6, 1e-3  # of GradRatio and ‖∇f(x)‖
 
 
 def outcome(run: Record) -> str:
     """What a recorded run came to: one of :data:`OUTCOMES`.
 
-    ``strict``: GradRatio < 1e-6 and ‖∇f(x)‖ > 1e-3. ``learns``: the verdict *converged*. ``zero``:
-    the predictions are those of a constant guess to 2 % of what gradient descent gains, and SAM
-    hovers: GradRatio > 1. ``other``: the rest.
+    ``strict``: GradRatio < 1e-6 and ‖∇f(x)‖ > 1e-3. ``learns``: the verdict *converged*. ``guess``:
+    the loss is that of a constant guess to 5 % of what gradient descent gains, and SAM hovers:
+    GradRatio > 1. ``other``: the rest.
     """
     m = run["metrics"]
     if m["loss"] is None:
@@ -35,8 +35,8 @@ def outcome(run: Record) -> str:
         return "strict"
     if run["verdict"] == "converged":
         return "learns"
-    flat = m["progress"] is not None and abs(m["progress"]) < 0.02
-    return "zero" if flat and m["grad_ratio"] > 1 else "other"
+    flat = m["progress"] is not None and abs(m["progress"]) < 0.05
+    return "guess" if flat and m["grad_ratio"] > 1 else "other"
 
 
 def _marked(ax: Axes, points: Sequence[tuple[float, float, str]], size: float = 7) -> None:
