@@ -61,10 +61,7 @@ def cliff(runs: Sequence[Record], x: str = "rho") -> Figure:
         bottom.set_xlabel("radius $\\rho$")
     axes[0][0].set_ylabel("final training loss $f(x)$")
     axes[1][0].set_ylabel("GradRatio")
-    handles = [h for h in axes[0][0].get_lines() if h.get_label() in MARKS]
-    seen = {r["verdict"] for r in runs}
-    handles = [h for h in handles if h.get_label() in seen]
-    fig.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    _legend(fig, runs)
     return fig
 
 
@@ -126,3 +123,67 @@ def weights(images: Mapping[str, NDArray[np.float64]]) -> Figure:
         ax.set(xticks=[], yticks=[])
     fig.colorbar(shown, ax=axes, shrink=0.8, label="weight")
     return fig
+
+
+@style.house()
+def regimes(maps: Mapping[str, Sequence[Record]]) -> Figure:
+    """Verdicts over the plane of ρ and learning rate, a panel a data set, a mark a run.
+
+    A cell is the darker, the higher the median of its runs' final losses, relative to ``baseline``.
+    """
+    import matplotlib.pyplot as plt
+
+    rates = [len({r["spec"]["lr"] for r in runs}) for runs in maps.values()]
+    size, ratios = (style.WIDTH, 1.6 + 0.36 * sum(rates)), {"height_ratios": rates}
+    fig, axes = plt.subplots(len(maps), 1, figsize=size, squeeze=False, gridspec_kw=ratios)
+    for ax, (title, runs) in zip(axes[:, 0], maps.items(), strict=True):
+        xs, ys = (sorted({r["spec"][k] for r in runs}) for k in ("rho", "lr"))
+        seeds = sorted({r["spec"]["seed"] for r in runs})
+        cells: dict[tuple[int, int], list[float]] = {}
+        for r in runs:
+            i, j = ys.index(r["spec"]["lr"]), xs.index(r["spec"]["rho"])
+            cells.setdefault((i, j), []).append(r["metrics"]["loss"] / r["metrics"]["baseline"])
+            marker, color = MARKS[r["verdict"]]
+            at = j + 0.17 * (seeds.index(r["spec"]["seed"]) - (len(seeds) - 1) / 2)
+            ax.plot(at, i, marker, color=color, ms=5.5, mec="white", mew=0.5)
+        shade = np.full((len(ys), len(xs)), np.nan)
+        for cell, losses in cells.items():
+            shade[cell] = np.median(losses)
+        shown = ax.imshow(shade, cmap="Greys", vmin=0, vmax=2.2, origin="lower", aspect="auto")
+        ax.set_xticks(range(len(xs)), [f"{v:g}" for v in xs])
+        ax.set_yticks(range(len(ys)), [f"{v:g}" for v in ys])
+        ax.set(ylabel="learning rate", title=title)
+    axes[-1][0].set_xlabel("radius $\\rho$")
+    bar = fig.colorbar(shown, ax=list(axes[:, 0]), shrink=0.6, label="loss ÷ constant guess's loss")
+    bar.ax.set_ylim(0, 1.1)
+    _legend(fig, [r for runs in maps.values() for r in runs])
+    return fig
+
+
+@style.house()
+def images(maps: Mapping[str, Sequence[Record]]) -> Figure:
+    """How far the network at x⁺ is from a constant one, against GradRatio, a panel a data set."""
+    fig, axes = style.row(len(maps), height=3.4, sharey=True)
+    for ax, (title, runs) in zip(axes, maps.items(), strict=True):
+        for name, (marker, color) in MARKS.items():
+            chosen = [r["metrics"] for r in runs if r["verdict"] == name]
+            ratio, spread = ([m[k] for m in chosen] for k in ("grad_ratio", "shifted_spread"))
+            ax.loglog(ratio, spread, marker, color=color, ms=6, mec="white", mew=0.5)
+        ax.axvline(0.1, color=style.PALE, lw=1, ls=":")
+        ax.set(xlabel="GradRatio", title=title)
+    axes[0].set_ylabel("spread of the predictions at $x^+$ (nats)")
+    _legend(fig, [r for runs in maps.values() for r in runs])
+    return fig
+
+
+def _legend(fig: Figure, runs: Sequence[Record]) -> None:
+    """The marks of the verdicts that occur, above the axes."""
+    from matplotlib.lines import Line2D
+
+    seen = {r["verdict"] for r in runs}
+    kinds = {name: mark for name, mark in MARKS.items() if name in seen}
+    handles = [
+        Line2D([], [], ls="", marker=marker, color=color, mec="white", ms=7, label=name)
+        for name, (marker, color) in kinds.items()
+    ]
+    fig.legend(handles=handles, loc="outside upper center", ncols=len(handles))
