@@ -166,30 +166,30 @@ def long_runs(curves: Mapping[str, Sequence[Curves]]) -> Figure:
 
 
 @style.house()
-def spells(runs: Sequence[Record], steps: int) -> Figure:
-    """When each run's first spell of hallucination began and ended, a bar a run, by radius.
+def spells(groups: Mapping[str, Sequence[Record]]) -> Figure:
+    """When each run's first spell of hallucination began and ended: a bar a run, a row a group.
 
-    ``runs`` were measured with ``escape``; a spell that lasts to the end is drawn with a cross.
+    The runs were measured with ``escape``. A circle ends a spell, a cross marks one that lasts to
+    the end of the run; runs without a spell are not drawn.
     """
-    radii = sorted({r["spec"]["rho"] for r in runs})
-    fig, (ax,) = style.row(1, height=3.2, width=6.5)
-    for i, rho in enumerate(radii):
-        mine = [r["metrics"] for r in runs if r["spec"]["rho"] == rho]
-        mine = sorted((m for m in mine if m["dwells_from"] is not None), key=_end)
+    fig, (ax,) = style.row(1, height=1.0 + 0.3 * len(groups), width=style.WIDTH)
+    for i, runs in enumerate(groups.values()):
+        mine = sorted((r["metrics"] for r in runs if r["metrics"]["spells"]), key=_end)
         for k, m in enumerate(mine):
-            y = i + 0.8 * ((k + 0.5) / len(mine) - 0.5)
-            stays = m["escapes_at"] is None
-            end = steps if stays else m["escapes_at"]
-            ax.plot([m["dwells_from"] + 1, end], [y, y], color=style.SAM, lw=1.5)
+            y = i + 0.75 * ((k + 0.5) / len(mine) - 0.5)
+            stays = m["escape"] is None
+            end = m["steps"] if stays else m["escape"]
             mark, color = ("X", style.SAM) if stays else ("o", style.GD)
-            ax.plot(end, y, mark, color=color, ms=6, mec="white", mew=0.5)
+            ax.plot([m["spell_start"] + 1, end], [y, y], color=color, lw=1.2)
+            ax.plot(end, y, mark, color=color, ms=5, mec="white", mew=0.4)
     ax.plot([], [], "o", color=style.GD, label="escapes")
-    ax.plot([], [], "X", color=style.SAM, label="still there at the end")
-    ax.set(xscale="log", xlabel="step", ylabel="radius $\\rho$")
-    ax.set_yticks(range(len(radii)), [f"{rho:g}" for rho in radii])
+    ax.plot([], [], "X", color=style.SAM, label="still hallucinates at the end")
+    ax.set(xscale="log", xlabel="step", ylim=(len(groups) - 0.5, -0.5))
+    ax.set_yticks(range(len(groups)), list(groups))
+    ax.tick_params(axis="y", length=0)
     _legend(fig, ax, ncols=2)
     return fig
 
 
 def _end(m: Mapping[str, Any]) -> float:
-    return np.inf if m["escapes_at"] is None else float(m["escapes_at"])
+    return np.inf if m["escape"] is None else float(m["escape"])
