@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from samlib import diagnostics, rules
+from samlib.errors import BadInput
 from samlib.objective import Objective
 from samlib.runs import Run, RunSpec
 from samlib.stability import classify
@@ -77,7 +78,8 @@ def limit(run: Run, f: Objective) -> Measured:
     ``norm`` and ``shifted_norm`` are ‖x‖ and ‖x⁺‖, x⁺ under the run's rule at full ρ. Where SAM
     ended with GradRatio < 1e-6 and ∇f(x) ≠ 0: ``spectral_radius`` of DT = I − ηA, ``eta_max``, the
     learning rate up to which x attracts, and ``image_negative``, the number of negative eigenvalues
-    of the Hessian at x⁺. They are NaN elsewhere, ``eta_max`` also where x does not attract.
+    of the Hessian at x⁺. They are NaN elsewhere, also where the limit is not yet near enough to
+    classify, and ``eta_max`` where x does not attract.
     """
     s, end = run.spec, run.metrics
     surface = Surface(f, len(run.theta))
@@ -86,7 +88,10 @@ def limit(run: Run, f: Objective) -> Measured:
     out = {"norm": float(x.norm()), "shifted_norm": float(plus.norm())}
     out |= dict.fromkeys(("spectral_radius", "eta_max", "image_negative"), np.nan)
     if s.rule == "sam" and end["grad_ratio"] < SETTLED and end["grad_norm"] > 1e-6:
-        c = classify(surface, run.theta, s.rho)
+        try:
+            c = classify(surface, run.theta, s.rho)
+        except BadInput:  # still too far from the limit for its image to be found
+            return out, {}
         out["spectral_radius"] = float(np.abs(1 - s.lr * c.eigenvalues).max())
         out["eta_max"] = np.nan if c.eta_max is None else c.eta_max
         out["image_negative"] = int((np.linalg.eigvalsh(surface.hess(c.image)) < 0).sum())

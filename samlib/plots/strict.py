@@ -6,37 +6,41 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from samlib.plots import style
 from samlib.records import Record
+from samlib.windows import Window
 
 #: outcome -> (marker, colour, words), in the order in which legends and bars have them
 OUTCOMES = {
     "learns": ("o", style.GD, "learns"),
-    "strict": ("X", style.SAM, "hallucinates, strictly"),
-    "guess": ("s", style.OTHERS[0], "hovers at a constant guess"),
-    "other": ("d", style.OTHERS[1], "none of these"),
+    "strict": ("X", style.SAM, "hallucinates strictly"),
+    "weak": ("P", style.OTHERS[1], "hallucinates, not settled"),
+    "guess": ("s", style.OTHERS[0], "constant guess"),
+    "other": ("d", style.PALE, "none of these"),
 }
 RATIO, NORM = 1e-6, 1e-3  # of GradRatio and ‖∇f(x)‖
 
 
 def outcome(run: Record) -> str:
-    """What a recorded run came to: one of :data:`OUTCOMES`.
+    """What a recorded run came to: one of :data:`OUTCOMES`, the first that holds.
 
-    ``strict``: GradRatio < 1e-6 and ‖∇f(x)‖ > 1e-3. ``learns``: the verdict *converged*. ``guess``:
-    the loss is that of a constant guess to 5 % of what gradient descent gains, and SAM hovers:
-    GradRatio > 1. ``other``: the rest.
+    ``strict``: GradRatio < 1e-6 and ‖∇f(x)‖ > 1e-3 at the end. ``learns``: progress over 0.8 (see
+    :attr:`samlib.diagnostics.Trace.progress`). ``weak``: the verdict *hallucinated*. ``guess``:
+    progress within 0.05 of 0, the loss of a constant guess. ``other``: the rest.
     """
     m = run["metrics"]
     if m["loss"] is None:
         return "other"
     if m["grad_ratio"] < RATIO and m["grad_norm"] > NORM:
         return "strict"
-    if run["verdict"] == "converged":
+    if m["progress"] is not None and m["progress"] > 0.8:
         return "learns"
-    flat = m["progress"] is not None and abs(m["progress"]) < 0.05
-    return "guess" if flat and m["grad_ratio"] > 1 else "other"
+    if run["verdict"] == "hallucinated":
+        return "weak"
+    return "guess" if m["progress"] is not None and abs(m["progress"]) < 0.05 else "other"
 
 
 def _marked(ax: Axes, points: Sequence[tuple[float, float, str]], size: float = 7) -> None:
@@ -96,72 +100,82 @@ def rates(groups: Mapping[str, Sequence[Record]]) -> Figure:
 
 
 @style.house()
-def window(runs: Sequence[Record]) -> Figure:
-    """Outcome of each run against ρ, a row a weight decay λ; lines at ‖x_*‖ and 2‖x_*‖.
+def window(runs: Sequence[Record], predicted: Mapping[float, Window]) -> Figure:
+    """Outcome of each run against ρ, a row a weight decay and learning rate.
 
-    x_* is where gradient descent (the runs with ρ = 0) ends. Seeds lie one above the other.
+    ``predicted`` maps λ to its branch: bars show where its points exist, thick where they attract
+    at the row's learning rate. Ticks are ‖x_*‖ and 2‖x_*‖.
     """
-    fig, (ax,) = style.row(1, height=3.8, width=style.WIDTH)
-    decays = sorted({r["spec"]["weight_decay"] for r in runs})
-    seeds = sorted({r["spec"]["seed"] for r in runs})
-    sizes = []
-    for decay in decays:
-        twins = [r for r in runs if r["spec"]["weight_decay"] == decay and r["spec"]["rho"] == 0]
-        sizes.append(float(np.mean([r["metrics"]["norm"] for r in twins])))
+    fig, (ax,) = style.row(1, height=4.0, width=style.WIDTH)
+    rows = sorted({(r["spec"]["weight_decay"], r["spec"]["lr"]) for r in runs})
     points = []
-    for r in (r for r in runs if r["spec"]["rho"] > 0):
-        lift = 0.22 * (seeds.index(r["spec"]["seed"]) - (len(seeds) - 1) / 2)
-        row = decays.index(r["spec"]["weight_decay"])
-        points.append((r["spec"]["rho"], row + lift, outcome(r)))
+    for place, (decay, lr) in enumerate(rows):
+        w, first = predicted[decay], place == 0
+        stays = w.rho[w.eta_max > lr]
+        label = ("a hallucinated point exists", "… and attracts", "$\\|x_*\\|$, $2\\|x_*\\|$")
+        for x, width, words in ((w.rho, 1.5, label[0]), (stays, 7, label[1])):
+            text = words if first else None
+            ax.plot(x[[0, -1]], [place] * 2, color=style.PALE, lw=width, alpha=0.6, label=text)
+        for x in (w.norm, 2 * w.norm):
+            text = label[2] if first and x == w.norm else None
+            ax.plot([x], [place], "|", color=style.GD, ms=16, mew=1.5, label=text)
+        chosen = [r for r in runs if (r["spec"]["weight_decay"], r["spec"]["lr"]) == (decay, lr)]
+        points += [(r["spec"]["rho"], place, outcome(r)) for r in chosen if r["spec"]["rho"] > 0]
     _marked(ax, points)
-    edges = np.repeat(np.arange(len(decays)), 2) + np.tile([-0.4, 0.4], len(decays))
-    size = np.repeat(sizes, 2)
-    ax.plot(size, edges, color=style.GD, lw=1.5, label="$\\|x_*\\|$")
-    ax.plot(2 * size, edges, color=style.GD, lw=1.5, ls="--", label="$2\\|x_*\\|$")
-    ax.set_yticks(range(len(decays)), [f"{d:g}" for d in decays])
-    ax.set(xlabel="radius $\\rho$", ylabel="weight decay $\\lambda$")
-    ax.set_xlim(0.5, 1.05 * max(r["spec"]["rho"] for r in runs))
+    ax.set_yticks(range(len(rows)), [f"λ {d:g}\nη {e:g}" for d, e in rows])
+    ax.set(xlabel="radius $\\rho$", ylim=(-0.6, len(rows) - 0.4))
     fig.legend(loc="outside upper center", ncols=3)
     return fig
 
 
 @style.house()
 def remedies(groups: Mapping[str, Mapping[str, Sequence[Record]]]) -> Figure:
-    """What runs with each remedy came to: a panel a setting, a bar a remedy."""
-    fig, axes = style.row(len(groups), height=4.6, sharey=True)
+    """What runs with each remedy came to: a panel a setting, a bar a remedy, counts inside."""
+    fig, axes = style.row(len(groups), height=4.8, sharey=True)
+    drawn: dict[str, BarContainer] = {}
     for ax, (title, rows) in zip(axes, groups.items(), strict=True):
         for place, runs in enumerate(rows.values()):
             ends, left = [outcome(r) for r in runs], 0.0
             for name, (_, color, words) in OUTCOMES.items():
                 part = ends.count(name) / len(ends)
-                label = words if place == 0 else None
-                ax.barh(place, part, left=left, color=color, height=0.75, label=label)
                 if part:
-                    at = left + part / 2
-                    ax.text(at, place, str(ends.count(name)), ha="center", va="center", fontsize=8)
+                    drawn[words] = ax.barh(place, part, left=left, color=color, height=0.75)
+                    at, ink = left + part / 2, "white" if name == "learns" else "black"
+                    ax.text(at, place, str(ends.count(name)), ha="center", va="center", color=ink)
                 left += part
         ax.set_yticks(range(len(rows)), list(rows))
         ax.set(title=title, xlabel="fraction of runs", xlim=(0, 1))
     axes[0].invert_yaxis()
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    order = [words for *_, words in OUTCOMES.values() if words in drawn]
+    fig.legend([drawn[w][0] for w in order], order, loc="outside upper center", ncols=3)
     return fig
 
 
 @style.house()
-def pairs(runs: Sequence[Record], radii: Sequence[float]) -> Figure:
-    """For each pair of classes how many of the ``radii`` hallucinate strictly, as a 10 × 10 map."""
-    fig, (ax,) = style.row(1, height=4.4)
-    count = np.full((10, 10), np.nan)
-    for r in runs:
-        a, b = r["spec"]["classes"]
-        if r["spec"]["rho"] in radii:
-            hit = outcome(r) == "strict"
-            count[b, a] = hit + np.nan_to_num(count[b, a])
-    shown = ax.imshow(count, cmap="cividis", vmin=0, vmax=len(radii))
-    for b, a in np.argwhere(np.isfinite(count)):
-        dark = count[b, a] < len(radii) / 2
-        color = "white" if dark else "black"
-        ax.text(a, b, f"{count[b, a]:.0f}", ha="center", va="center", color=color)
-    ax.set(xticks=range(10), yticks=range(10), xlabel="first class", ylabel="second class")
-    fig.colorbar(shown, label=f"of {len(radii)} radii, strictly hallucinated")
+def pairs(runs: Sequence[Record]) -> Figure:
+    """Outcomes against ‖x_*‖ of each pair of classes, a row a radius; a bar marks ρ itself.
+
+    ‖x_*‖ is that of gradient descent's minimizer, the run of the pair with ρ = 0. Seeds lie one
+    above the other.
+    """
+    fig, (ax,) = style.row(1, height=3.4, width=style.WIDTH)
+    size = {
+        tuple(r["spec"]["classes"]): r["metrics"]["norm"] for r in runs if r["spec"]["rho"] == 0
+    }
+    radii = sorted({r["spec"]["rho"] for r in runs} - {0.0})
+    seeds = sorted({r["spec"]["seed"] for r in runs})
+    points = []
+    for r in (r for r in runs if r["spec"]["rho"] > 0):
+        lift = 0.3 * (seeds.index(r["spec"]["seed"]) - (len(seeds) - 1) / 2)
+        place = radii.index(r["spec"]["rho"]) + lift
+        points.append((size[tuple(r["spec"]["classes"])], place, outcome(r)))
+    _marked(ax, points, size=6)
+    low, high = min(size.values()), max(size.values())
+    inside = [(rho, place) for place, rho in enumerate(radii) if low < rho < high]
+    for number, (rho, place) in enumerate(inside):
+        text = None if number else "$\\|x_*\\|=\\rho$"
+        ax.plot([rho] * 2, [place - 0.4, place + 0.4], color=style.PALE, label=text)
+    ax.set_yticks(range(len(radii)), [f"$\\rho={rho:g}$" for rho in radii])
+    ax.set(xlabel="norm $\\|x_*\\|$ of the pair's minimizer", ylim=(-0.5, len(radii) - 0.5))
+    fig.legend(loc="outside upper center", ncols=3)
     return fig
