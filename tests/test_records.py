@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,10 @@ import pytest
 
 from samlib import records
 from samlib.errors import BadInput
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "_ext"))
+
+import recorded_runs
 
 CURVES = {"step": np.arange(3, dtype=np.float32), "loss": np.ones(3, dtype=np.float32)}
 
@@ -70,3 +75,18 @@ def test_provenance_says_where_a_run_came_from() -> None:
     assert p["started"] == "1970-01-01T00:00:00Z"
     for key in ("commit", "clean", "python", "torch", "numpy", "samlib", "hardware", "threads"):
         assert key in p
+
+
+def test_a_stack_of_runs_is_timed_once(tmp_path: Path) -> None:
+    stacks = [("a", 60.0, 3), ("a", 60.0, 3), ("b", 40.0, 1)]
+    for number, (started, wall, stack) in enumerate(stacks):
+        where = {"started": started, "wall_time_s": wall, "stack": stack}
+        where |= {"hardware": "an abacus", "threads": 1}
+        records.append(tmp_path / "x", record(float(number)) | {"provenance": where}, CURVES)
+    text = recorded_runs.table([tmp_path / "x"])
+    assert "| `x` | 3 | 1.7 min |" in text
+    assert "| **all** | 3 | 1.7 min |" in text
+    assert "Hardware: 3 runs on an abacus, 1 thread." in text
+    assert [recorded_runs.duration(s) for s in (12, 100, 6000, 90000)] == [
+        "12 s", "1.7 min", "1.7 h", "25 h",
+    ]  # fmt: skip
