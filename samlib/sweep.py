@@ -29,7 +29,7 @@ from concurrent.futures import (
     wait,
 )
 from dataclasses import fields
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -91,10 +91,16 @@ def chunks(specs: Iterable[RunSpec], size: int = CHUNK) -> list[Chunk]:
     return out
 
 
+@cache
+def _id(spec: RunSpec) -> str:
+    """The id of a spec; kept, because thousands of small runs ask for theirs again and again."""
+    return spec.id
+
+
 def _unrecorded(specs: Iterable[RunSpec], size: int, have: set[str]) -> list[Chunk]:
     """The chunks left to train. Untouched ones stay as they are, and so do their results' bits."""
     every = chunks(specs, size)
-    missing = [[s for s in chunk if s.id not in have] for chunk in every]
+    missing = [[s for s in chunk if _id(s) not in have] for chunk in every]
     whole = [m for m, chunk in zip(missing, every, strict=True) if len(m) == len(chunk)]
     parts = [s for m, chunk in zip(missing, every, strict=True) if len(m) < len(chunk) for s in m]
     return whole + chunks(parts, size)
@@ -126,7 +132,7 @@ class _Claims:
         self.folder, self.file = folder, file
 
     def _lock(self, spec: RunSpec, how: int) -> None:
-        fcntl.lockf(self.file, how, 1, int(spec.id[:15], 16))
+        fcntl.lockf(self.file, how, 1, int(_id(spec)[:15], 16))
 
     def free(self, chunk: Iterable[RunSpec]) -> None:
         """Let others have these runs."""
@@ -151,7 +157,7 @@ class _Claims:
             if len(got) == count:
                 break
         have = records.ids(self.folder)
-        return [left for chunk in got if (left := [s for s in chunk if s.id not in have])]
+        return [left for chunk in got if (left := [s for s in chunk if _id(s) not in have])]
 
     def wait(self, chunk: Chunk) -> None:
         """Wait until the sweep that has the first run of this chunk is done with it, or dead."""
@@ -183,7 +189,7 @@ def _spread(
         while waiting or running:
             while waiting and len(running) < in_flight:
                 quick = int(TASK_SECONDS / (pace * _cost(waiting[0])))
-                fair = len(waiting) // (2 * in_flight)  # so that the last tasks are small ones
+                fair = len(waiting) // in_flight  # so that the last tasks are small ones
                 task = claims.take(waiting, max(1, min(size, quick, fair)))
                 if not task:
                     break
