@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from samlib.plots import style
 from samlib.plots.existence import Array, Grid, beside, dots, plane, wide
+from samlib.plots.noise import MARKS, outcome
+from samlib.records import Record
 
 COLORS = (style.SAM, style.GD, style.EXACT, *style.OTHERS)
 
@@ -248,4 +251,34 @@ def frozen(axes: Grid, kinds: NDArray[np.int64], names: Sequence[str], marks: Ar
     dots(ax, marks, "X", "black", "isolated point" if len(marks) else None)
     ax.set(xlabel="$w$", ylabel="$b$")
     beside(ax)
+    return fig
+
+
+@style.house()
+def looks(runs: Sequence[Record], rules: Mapping[str, str]) -> Figure:
+    """Progress (top) and GradRatio (bottom) against the look ‖x⁺ − x‖ at the start, by rule.
+
+    ``rules`` maps a rule to its title, a column each; the runs were measured with ``perturbation``.
+    Dotted: the thresholds of the verdicts.
+    """
+    size = (style.WIDTH, 4.2)
+    fig, axes = plt.subplots(2, len(rules), figsize=size, sharex=True, sharey="row")
+    for column, (rule, title) in enumerate(rules.items()):
+        for r in (r for r in runs if r["spec"]["rule"] == rule):
+            marker, color = MARKS[outcome(r)]
+            for ax, metric in zip(axes[:, column], ("progress", "grad_ratio"), strict=True):
+                at = r["metrics"]["look_start"], r["metrics"][metric]
+                ax.plot(*at, marker, color=color, ms=5, mec="white", mew=0.4)
+        axes[0, column].axhline(0.2, color=style.PALE, lw=1, ls=":")
+        axes[1, column].axhline(0.1, color=style.PALE, lw=1, ls=":")
+        axes[0, column].set(title=title, xscale="log")
+        axes[1, column].set(yscale="log")
+    axes[0, 0].set_ylabel("progress $p$")
+    axes[1, 0].set_ylabel("GradRatio")
+    fig.supxlabel(r"look $\|x^+-x\|$ at the start", fontsize=10)
+    seen = {outcome(r) for r in runs}
+    for name in (n for n in MARKS if n in seen):
+        marker, color = MARKS[name]
+        axes[0, 0].plot([], [], marker, color=color, ms=6, label=name)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return fig
