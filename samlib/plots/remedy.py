@@ -114,6 +114,8 @@ def switching(panels: Mapping[str, Sequence[tuple[float, float, Record]]]) -> Fi
             mine = [(a, b) for a, b, r in rows if r["spec"]["rho"] == rho]
             x, y = zip(*mine, strict=True) if mine else ((), ())
             ax.plot(x, y, mark, color=color, ms=5, mec="white", mew=0.5, label=f"$\\rho$ = {rho:g}")
+        ends = [min(a for a, *_ in rows), max(a for a, *_ in rows)]
+        ax.plot(ends, ends, color=style.PALE, lw=1, ls=":")
         ax.set(xscale="log", yscale="log", title=title, xlabel="loss at the switch to SAM")
     axes[0].set_ylabel("final training loss")
     _legend(fig, axes[0], ncols=len(radii))
