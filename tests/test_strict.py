@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from samlib import records, strict, sweep, train
+from samlib import data, records, strict, sweep, train
 from samlib.certify import Certificate
 from samlib.diagnostics import Trace
 from samlib.networks import NetworkLoss
 from samlib.runs import Run, RunSpec
+from samlib.windows import window
 
 # Setting C from a seed that collapses to one unit.
 C = RunSpec(
@@ -99,3 +100,24 @@ def test_an_experiment_keeps_as_many_points_as_it_says(tmp_path: Path) -> None:
     assert record["metrics"]["rate"] is None
     assert record["metrics"]["spectral_radius"] is None
     assert record["metrics"]["norm"] > 0
+
+
+def test_the_window_of_setting_p_runs_from_the_zero_network_to_the_mirror_image() -> None:
+    digits = data.load("digits", n=100, classes=(3, 8), features="pixels")
+
+    def net(decay: float) -> NetworkLoss:
+        return NetworkLoss(digits.x_train, digits.y_train, 1, loss="logistic", decay=decay)
+
+    proved = Certificate.load(ROOT / "book" / "certificates" / "digits-3v8.json")
+    w = window(net, proved, 0.03)
+    flip = 2 * np.linalg.norm(proved.image[:-1])  # all but the output's bias change sign
+    assert w.norm == pytest.approx(np.linalg.norm(proved.image), abs=1e-9)
+    assert w.norm < w.rho[0] < w.norm + 0.1
+    assert flip - 0.3 < w.rho[-1] < flip
+    assert (np.diff(w.rho) > 0).all()
+    assert (w.eta_max > 0).all()
+    assert proved.eta_max == pytest.approx(np.interp(3.5, w.rho, w.eta_max), rel=0.1)
+    low, high = w.attracts(0.05)  # SAM's runs: strict at 3.25 and 4, not at 3 and 4.5
+    assert 3 < low < 3.25
+    assert 4 < high < 4.5
+    assert np.isnan(w.attracts(1.0)).all()

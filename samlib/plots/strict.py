@@ -88,11 +88,12 @@ def rates(groups: Mapping[str, Sequence[Record]]) -> Figure:
     reach = [1 - m["spectral_radius"] for m in every]
     ends = np.array([0.9 * min(reach), 1.1 * max(reach)])
     ax.plot(ends, ends, color=style.PALE, lw=1, label="equal")
-    marks = zip("Xosd", (style.SAM, style.GD, style.EXACT, style.OTHERS[0]), strict=True)
-    for (title, runs), (marker, color) in zip(groups.items(), marks, strict=False):
+    colors = (style.SAM, style.GD, style.EXACT, style.OTHERS[0])
+    marks = zip("Xosd", colors, (6, 10, 5, 6), strict=True)
+    for (title, runs), (marker, color, size) in zip(groups.items(), marks, strict=False):
         x = [1 - r["metrics"]["spectral_radius"] for r in runs]
         y = [1 - r["metrics"]["rate"] for r in runs]
-        ax.plot(x, y, marker, color=color, label=title, ms=6, mec="white", mew=0.5)
+        ax.plot(x, y, marker, color=color, label=title, ms=size, mec="white", mew=0.5)
     ax.set(xscale="log", yscale="log", xlabel="1 − spectral radius of $DT$ at the limit")
     ax.set_ylabel("1 − measured rate of GradRatio")
     ax.legend()
@@ -111,11 +112,11 @@ def window(runs: Sequence[Record], predicted: Mapping[float, Window]) -> Figure:
     points = []
     for place, (decay, lr) in enumerate(rows):
         w, first = predicted[decay], place == 0
-        stays = w.rho[w.eta_max > lr]
+        stays = np.array(w.attracts(lr))
         label = ("a hallucinated point exists", "… and attracts", "$\\|x_*\\|$, $2\\|x_*\\|$")
-        for x, width, words in ((w.rho, 1.5, label[0]), (stays, 7, label[1])):
+        for radii, width, words in ((w.rho, 1.5, label[0]), (stays, 7, label[1])):
             text = words if first else None
-            ax.plot(x[[0, -1]], [place] * 2, color=style.PALE, lw=width, alpha=0.6, label=text)
+            ax.plot(radii[[0, -1]], [place] * 2, color=style.PALE, lw=width, alpha=0.6, label=text)
         for x in (w.norm, 2 * w.norm):
             text = label[2] if first and x == w.norm else None
             ax.plot([x], [place], "|", color=style.GD, ms=16, mew=1.5, label=text)
