@@ -117,9 +117,9 @@ def window(runs: Sequence[Record], predicted: Mapping[float, Window]) -> Figure:
         for radii, width, words in ((w.rho, 1.5, label[0]), (stays, 7, label[1])):
             text = words if first else None
             ax.plot(radii[[0, -1]], [place] * 2, color=style.PALE, lw=width, alpha=0.6, label=text)
-        for x in (w.norm, 2 * w.norm):
-            text = label[2] if first and x == w.norm else None
-            ax.plot([x], [place], "|", color=style.GD, ms=16, mew=1.5, label=text)
+        for size in (w.norm, 2 * w.norm):
+            text = label[2] if first and size == w.norm else None
+            ax.plot([size], [place], "|", color=style.GD, ms=16, mew=1.5, label=text)
         chosen = [r for r in runs if (r["spec"]["weight_decay"], r["spec"]["lr"]) == (decay, lr)]
         points += [(r["spec"]["rho"], place, outcome(r)) for r in chosen if r["spec"]["rho"] > 0]
     _marked(ax, points)
