@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from samlib import measures, rules, train
+from samlib import measures, records, rules, train
 from samlib.errors import BadInput
 from samlib.plots import shapes
 from samlib.runs import Run, RunSpec
 
+RECORDS = Path(__file__).parents[1] / "book" / "records"
 SPEC = RunSpec(
     n=100, width=4, activation="relu", lr=0.1, rho=1.0, seed=3, steps=3000, dtype="float64"
 )
@@ -113,3 +115,25 @@ def test_the_critical_radius_by_hand() -> None:
     for values in ({1.0: 0.9, 2.0: 0.6}, {1.0: 0.4, 2.0: 0.1}):
         with pytest.raises(BadInput, match="1/2"):
             shapes.critical_radius(_runs(values))
+
+
+def test_the_critical_radius_grows_with_the_width_and_not_with_the_minimizer() -> None:
+    runs = records.read(RECORDS / "width-digits")
+    widths = [2, 4, 8, 16, 32, 64, 128]
+    found = np.array(
+        [
+            [shapes.critical_radius(records.select(runs, width=w, seed=s)) for s in range(3)]
+            for w in widths
+        ]
+    )
+    mean = found.mean(1)
+    assert (np.diff(mean) > 0).all()
+    assert found[-1].min() > 4 * found[0].max()
+    assert (np.ptp(found, 1) < 0.35).all()
+    ends = [records.select(runs, width=w, rho=0.0) for w in widths]
+    norms = np.array([np.mean([r["metrics"]["norm"] for r in e]) for e in ends])
+    assert norms.min() > 8.5
+    assert norms.max() < 11
+    parameters = np.log([75 * w + 10 for w in widths])
+    assert np.corrcoef(parameters, mean)[0, 1] ** 2 > 0.97
+    assert np.corrcoef(np.log(norms), np.log(mean))[0, 1] ** 2 < 0.1
