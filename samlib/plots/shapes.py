@@ -121,6 +121,19 @@ def critical_radius(runs: Sequence[Record]) -> float:
     return float(np.exp(a + (b - a) * (p[k - 1] - 0.5) / (p[k - 1] - p[k])))
 
 
+def _progress(ax: Axes, runs: Sequence[Record]) -> None:
+    """Progress against ρ, a colour a width and a line a seed."""
+    for w, color in zip(_grid(runs, "width"), PLAIN, strict=False):
+        mine = [r for r in runs if _spec(r, "width") == w and _spec(r, "rho") > 0]
+        for i, seed in enumerate(_grid(mine, "seed")):
+            chosen = [r for r in mine if _spec(r, "seed") == seed]
+            line = sorted((_spec(r, "rho"), r["metrics"]["progress"]) for r in chosen)
+            name = "" if i else f"{w:g} units"
+            ax.plot(*np.array(line).T, ".-", color=color, lw=1, label=name)
+    ax.axhline(0.5, color=style.PALE, lw=1, ls=":")
+    ax.set(xscale="log", xlabel=NAMES["rho"], ylabel="progress $p$")
+
+
 @style.house()
 def width(runs: Sequence[Record], critical: Mapping[tuple[int, int], float]) -> Figure:
     """Left, progress against ρ for each width; right, the ``critical`` ρ of each (width, seed).
@@ -128,49 +141,28 @@ def width(runs: Sequence[Record], critical: Mapping[tuple[int, int], float]) -> 
     The right panel also shows ‖θ‖ at the start and where gradient descent ends (the runs with
     ρ = 0, with the measure ``norms``), means over the seeds.
     """
-    fig, (left, right) = style.row(2, 3.4)
-    widths = sorted({r["spec"]["width"] for r in runs})
-    for w, color in zip(widths, PLAIN, strict=False):
-        mine = [r for r in runs if r["spec"]["width"] == w and r["spec"]["rho"] > 0]
-        for seed in _grid(mine, "seed"):
-            line = sorted(
-                (r["spec"]["rho"], r["metrics"]["progress"])
-                for r in mine
-                if r["spec"]["seed"] == seed
-            )
-            left.plot(*np.array(line).T, ".-", color=color, lw=1, label=f"{w}" if not seed else "")
-    left.axhline(0.5, color=style.PALE, lw=1, ls=":")
-    left.set(xscale="log", xlabel=NAMES["rho"], ylabel="progress $p$")
-    left.legend(title="width", ncols=2)
-    right.plot(
-        [w for w, _ in critical],
-        list(critical.values()),
-        "o",
-        color=style.SAM,
-        ms=5,
-        label="critical $\\rho$",
-    )
-    ends = [
-        [r["metrics"] for r in runs if r["spec"]["width"] == w and not r["spec"]["rho"]]
-        for w in widths
-    ]
+    fig, (left, right) = style.row(2, 3.7)
+    _progress(left, runs)
+    fig.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    spots = [w for w, _ in critical]
+    right.plot(spots, list(critical.values()), "o", color=style.SAM, ms=5, label="critical $\\rho$")
+    widths = _grid(runs, "width")
     for key, color, label in (
         ("start_norm", style.PALE, "$\\|\\theta\\|$ at the start"),
         ("norm", style.GD, "$\\|\\theta\\|$ where GD ends"),
     ):
-        right.plot(
-            widths,
-            [np.mean([m[key] for m in e]) for e in ends],
-            "s-",
-            ms=4,
-            lw=1,
-            color=color,
-            label=label,
-        )
+        gd = [[r for r in runs if _spec(r, "width") == w and not _spec(r, "rho")] for w in widths]
+        means = [np.mean([r["metrics"][key] for r in group]) for group in gd]
+        right.plot(widths, means, "s-", ms=4, lw=1, color=color, label=label)
     right.set(xscale="log", yscale="log", xlabel="width", ylabel="distance in parameter space")
-    right.set_xticks(widths, [str(w) for w in widths])
-    right.minorticks_off()
-    right.legend()
+    for axis, ticks in (
+        (left.xaxis, [0.35, 0.5, 0.7, 1, 1.4, 2, 2.8]),
+        (right.xaxis, widths),
+        (right.yaxis, [0.5, 1, 2, 5, 10]),
+    ):
+        axis.set_ticks(ticks, [f"{v:g}" for v in ticks])
+        axis.minorticks_off()
+    right.legend(loc="lower right")
     return fig
 
 
