@@ -56,7 +56,7 @@ def _values(f: Objective, theta: NDArray[Any]) -> NDArray[np.float64]:
 @lru_cache(maxsize=1)
 def _minimizer(spec: RunSpec, f: Objective) -> NDArray[np.float64]:
     """Where plain gradient descent ends from the run's start, (p,): trained again."""
-    theta, _ = train._descend([spec.twin()], f, str(f.x.device), lambda _: None)
+    theta, _ = train.descend([spec.twin()], f, str(f.x.device), lambda _: None)
     f.batch(None)
     return theta[0].double().cpu().numpy()
 

@@ -39,7 +39,7 @@ import torch
 from samlib import measures, records
 from samlib.errors import BadInput, check_whole
 from samlib.runs import RunSpec
-from samlib.train import Progress, _stacks, objective, resolve_device, train_many
+from samlib.train import Progress, objective, resolve_device, stacks, train_many
 
 CHUNK = 32  # runs trained in one stack: bounds memory, and what an interruption loses
 ALONE = 4  # the same where they cannot be stacked: enough to share a twin
@@ -74,7 +74,7 @@ def load(path: records.StrPath) -> tuple[dict[str, Any], list[RunSpec]]:
 def chunks(specs: Iterable[RunSpec], size: int = CHUNK) -> list[Chunk]:
     """Runs that can be stacked, at most ``size`` at a time; those with one twin stay together."""
     out, most = list[Chunk](), size
-    for stack in _stacks(dict.fromkeys(specs)):
+    for stack in stacks(dict.fromkeys(specs)):
         size = most if stack[0].model == "mlp" else min(most, ALONE)
         families: dict[RunSpec, Chunk] = {}
         for s in stack:

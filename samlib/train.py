@@ -23,7 +23,9 @@ from samlib.objective import Objective
 from samlib.runs import Run, RunSpec
 from samlib.schedules import Radius, batches
 
-__all__ = ["Run", "RunSpec", "objective", "resolve_device", "train", "train_many"]
+__all__ = [
+    "Run", "RunSpec", "descend", "objective", "resolve_device", "stacks", "train", "train_many",
+]  # fmt: skip
 
 CHECK_EVERY = 100  # steps between looks for runs that diverged
 MEASURES = 200  # how often a run with mini-batches is measured on all the data
@@ -65,7 +67,7 @@ def train_many(
     torch.set_num_threads(threads)
     done: dict[RunSpec, Run] = {}
     try:
-        for stack in _stacks(wanted):
+        for stack in stacks(wanted):
             if stack[0].model != "mlp":
                 done |= solo.train_each(stack, device, data_root, progress)
                 continue
@@ -89,7 +91,7 @@ def resolve_device(name: str) -> str:
     return name
 
 
-def _stacks(specs: Iterable[RunSpec]) -> list[list[RunSpec]]:
+def stacks(specs: Iterable[RunSpec]) -> list[list[RunSpec]]:
     """Group specs that can train as rows of one matrix; gradient descent is SAM with ρ = 0."""
     groups: dict[RunSpec, list[RunSpec]] = {}
     for s in specs:
@@ -109,7 +111,7 @@ def objective(
     return Objective(spec, dataset, device), dataset
 
 
-def _descend(
+def descend(
     specs: list[RunSpec], f: Objective, device: str, progress: Progress
 ) -> tuple[Tensor, Tensor]:
     """All steps of a stack: final parameters (E, p) and the trace (4, steps + 1, E).
@@ -166,7 +168,7 @@ def _train_stack(
 ) -> dict[RunSpec, Run]:
     """Train a stack and measure every row at its last point; verdicts come later."""
     started = time.time()
-    theta, curves = _descend(specs, f, device, progress)
+    theta, curves = descend(specs, f, device, progress)
     train_accuracy = f.accuracy(theta, f.x, f.y)
     test_accuracy = f.accuracy(theta, f.x_test, f.y_test)
     wall = {"wall_time_s": round(time.time() - started, 3)}

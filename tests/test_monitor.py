@@ -411,6 +411,23 @@ def test_at_the_edge_agreement_falls_short() -> None:
     assert 0.92 * c["runs"] <= c["agree"] < 0.95 * c["runs"], c
 
 
+def test_on_other_networks_agreement_falls_short_and_early_naming_holds() -> None:
+    folders = (
+        "digits-map",
+        "mnist-map",
+        "relu-digits",
+        "relu-mnist",
+        "width-digits",
+        "depth-digits",
+    )
+    folders += ("decay-digits", "label-noise", "label-noise-mnist", "batch-digits", "batch-mnist")
+    counts = [judged(folder) for folder in (*folders, "mse-digits")]
+    total = {k: sum(c[k] for c in counts) for k in ("runs", "agree", "early", "hallucinated")}
+    assert 0.9 * total["runs"] <= total["agree"] < 0.95 * total["runs"], total
+    assert total["early"] >= 0.8 * total["hallucinated"]
+    assert counts[-1]["agree"] < 0.7 * counts[-1]["runs"]
+
+
 def test_hallucination_is_named_early() -> None:
     for folder in ("monitor-final", "mnist-cliff"):
         c = judged(folder)
