@@ -92,7 +92,7 @@ def arcs(
 ) -> Figure:
     """Panels (title, image, points (n, 2), attracting (n,)): hallucinated arcs of each image."""
     rows = -(-len(panels) // 3)
-    fig, grid = plt.subplots(rows, 3, figsize=(style.WIDTH, 2.25 * rows), sharex=True, sharey=True)
+    fig, grid = plt.subplots(rows, 3, figsize=(style.WIDTH, 2.0 * rows), sharex=True, sharey=True)
     for ax, (title, image, points, attracting) in zip(grid.flat, panels, strict=True):
         plane(ax, axes, values, 6)
         ax.plot(*points[~attracting].T, ".", color=style.PALE, ms=2.5, label="hallucinated")
