@@ -145,6 +145,8 @@ def _sweep(args: argparse.Namespace) -> int:
         return 1
     ids = {s.id for s in specs}
     verdicts = Counter(r["verdict"] for r in records.read(out) if r["id"] in ids)
+    if verdicts.total() == len(ids):
+        records.pack(out)
     counts = ", ".join(f"{name}: {count}" for name, count in sorted(verdicts.items()))
     print(f"{done} runs trained, {len(specs) - done} already recorded; {counts}")
     return 0

@@ -1,8 +1,8 @@
-"""What a run leaves behind: a folder an experiment, and in it one line and one .npz a run.
+"""What a run leaves behind: a folder an experiment, and in it one line a run, and its curves.
 
 ``runs.jsonl`` holds one JSON object a line: id (hash of the spec), spec, verdict, metrics, data,
-provenance. ``curves/<id>.npz`` holds its curves as plain arrays, never pickles. Whoever writes
-holds a lock on ``runs.jsonl``; a run's curves are there before its line is.
+provenance. Its curves lie beside it (:mod:`samlib.curves`). Whoever writes holds a lock on
+``runs.jsonl``; a run's curves are there before its line is.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import io
 import json
 import math
 import os
@@ -23,16 +22,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 import samlib
+from samlib import curves as _curves
+from samlib.curves import Curves
 from samlib.errors import BadInput
 
 Record = dict[str, Any]
-Curves: TypeAlias = Mapping[str, NDArray[Any]]
 StrPath = str | os.PathLike[str]
 RUNS = "runs.jsonl"
 
@@ -98,9 +98,7 @@ def extend(folder: StrPath, runs: Sequence[tuple[Record, Curves]]) -> int:
         text = b""
         for record, curves in runs:
             if record["id"] not in have:
-                packed = io.BytesIO()
-                np.savez_compressed(packed, allow_pickle=False, **curves)
-                _put(path / "curves" / f"{record['id']}.npz", packed.getvalue())
+                _curves.write(path, record["id"], curves)
                 text += json.dumps(record, sort_keys=True, allow_nan=False).encode() + b"\n"
                 have.add(record["id"])
                 added += 1
@@ -113,17 +111,6 @@ def extend(folder: StrPath, runs: Sequence[tuple[Record, Curves]]) -> int:
             f.truncate(size)  # also on a full disk: a file can always become shorter
             raise
     return added
-
-
-def _put(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    scratch = path.with_name(path.name + ".tmp")
-    try:
-        scratch.write_bytes(content)
-        os.replace(scratch, path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
 
 
 def ids(folder: StrPath) -> set[str]:
@@ -146,7 +133,7 @@ def _parse(line: bytes) -> Record:
 def _aside(path: Path, kind: str, content: bytes) -> str:
     """Keep ``content`` beside ``path`` under a name of its own, and return that name."""
     name = f"{path.name}.{kind}-{hashlib.sha256(content).hexdigest()[:8]}"
-    _put(path.with_name(name), content)
+    _curves.put(path.with_name(name), content)
     return name
 
 
@@ -186,7 +173,7 @@ def repair(folder: StrPath) -> list[str]:
             else:
                 kept += line
         if len(said) > 0 and len(kept) < f.seek(0, os.SEEK_END):
-            _put(path / RUNS, kept)
+            _curves.put(path / RUNS, kept)
     return said
 
 
@@ -196,15 +183,16 @@ def _fault(folder: Path, line: bytes) -> str:
         run_id = _parse(line)["id"]
     except ValueError:
         return f"is not a record: {_shown(line)}"
-    curves = folder / "curves" / f"{run_id}.npz"
-    if not curves.is_file():
-        return f"has no curves ({curves.name} does not exist)"
     try:
-        read_curves(folder, run_id)
+        _curves.read(folder, run_id)
+    except FileNotFoundError as error:
+        return f"has no curves ({Path(error.filename).name} does not exist)"
     except Exception:  # damaged bytes make NumPy raise almost anything
-        name = _aside(curves, "damaged", curves.read_bytes())
-        curves.unlink()
-        return f"has unreadable curves, moved to curves/{name}"
+        one = _curves.loose(folder, run_id)
+        bad = one if one.exists() else folder / _curves.PACKED
+        name = _aside(bad, "damaged", bad.read_bytes())
+        bad.unlink()
+        return f"has unreadable curves, moved to {bad.relative_to(folder).with_name(name)}"
     return ""
 
 
@@ -238,8 +226,18 @@ def read_curves(folder: StrPath, run_id: str) -> dict[str, NDArray[np.float64]]:
 
     ``shifted_loss`` and ``shifted_grad_norm`` are f and ‖∇f‖ at x⁺.
     """
-    with np.load(Path(folder) / "curves" / f"{run_id}.npz", allow_pickle=False) as z:
-        return {k: z[k].astype(np.float64) for k in z.files}
+    return {k: v.astype(np.float64) for k, v in _curves.read(Path(folder), run_id).items()}
+
+
+def pack(folder: StrPath) -> None:
+    """Put the curves of all recorded runs into one file, which takes half the room.
+
+    For an experiment that is done; runs recorded later have files of their own until it is called
+    again. BadInput if the folder cannot be written: then everything stays as it was.
+    """
+    path = prepare(folder)
+    with _explained(path), _locked(path / RUNS):
+        _curves.pack(path, ids(path))
 
 
 def select(runs: list[Record], **where: Any) -> list[Record]:

@@ -37,6 +37,7 @@ from typing import Any, BinaryIO
 import torch
 
 from samlib import measures, records
+from samlib.curves import Curves
 from samlib.errors import BadInput, check_whole
 from samlib.runs import RunSpec
 from samlib.train import Progress, objective, resolve_device, stacks, train_many
@@ -46,7 +47,7 @@ ALONE = 4  # the same where they cannot be stacked: enough to share a twin
 IN_FLIGHT = 64  # tasks given to an executor at a time
 BATCH, TASK_SECONDS = 64, 1.0  # at most so many chunks make a task, fewer if they take so long
 Chunk = list[RunSpec]
-Trained = list[tuple[records.Record, records.Curves]]
+Trained = list[tuple[records.Record, Curves]]
 Work = Callable[[Chunk], Trained]
 
 

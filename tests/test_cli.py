@@ -158,6 +158,7 @@ def test_a_sweep_is_recorded_once_and_goes_on(
     lines = runs.read_text().splitlines()
     assert len(lines) == 4
     assert "4 runs trained" in capsys.readouterr().out
+    assert {p.name for p in runs.parent.glob("*.npz")} == {"curves.npz"}  # packed when done
     runs.write_text("\n".join(lines[:3]) + "\n")  # as if stopped before the last run
     assert main(["sweep", str(path)]) == 0
     assert "1 runs trained, 3 already recorded" in capsys.readouterr().out

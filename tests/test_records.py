@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "_ext"))
 
 import recorded_runs
 
+ROOT = Path(__file__).resolve().parents[1]
 CURVES = {"step": np.arange(3, dtype=np.float32), "loss": np.ones(3, dtype=np.float32)}
 
 
@@ -38,6 +39,98 @@ def test_curves_hold_no_pickles(tmp_path: Path) -> None:
     records.append(tmp_path, record(1.0), CURVES)
     path = tmp_path / "curves" / f"{record(1.0)['id']}.npz"
     assert set(np.load(path, allow_pickle=False).files) == set(CURVES)
+
+
+def several(folder: Path, rhos: list[float]) -> dict[str, dict[str, np.ndarray]]:
+    """Record runs whose curves differ in names, shapes and types; what was recorded, by id."""
+    rng, out = np.random.default_rng(0), {}
+    for rho in rhos:
+        curves = {"step": np.arange(5.0), "loss": rng.random(5).astype(np.float32)}
+        if rho > 1:
+            curves |= {"slice": rng.random((2, int(rho))), "count": np.array(7), "none": np.ones(0)}
+        out[record(rho)["id"]] = curves
+        records.append(folder, record(rho), curves)
+    return out
+
+
+def same(folder: Path, due: dict[str, dict[str, np.ndarray]]) -> bool:
+    for run in records.read(folder):
+        got = records.read_curves(folder, run["id"])
+        assert list(got) == list(due[run["id"]])
+        for name, array in due[run["id"]].items():
+            np.testing.assert_array_equal(got[name], array)
+            assert got[name].dtype == np.float64
+    return len(records.read(folder)) == len(due)
+
+
+def test_packed_curves_are_the_same_and_take_less_room(tmp_path: Path) -> None:
+    due = several(tmp_path, [0.5, 1.0, 2.0, 3.0])
+    before = {p.name: p.stat().st_size for p in (tmp_path / "curves").iterdir()}
+    records.pack(tmp_path)
+    assert list((tmp_path / "curves").iterdir()) == []
+    assert (tmp_path / "curves.npz").stat().st_size < 0.8 * sum(before.values())
+    assert same(tmp_path, due)
+    due |= several(tmp_path, [4.0, 0.25])  # recorded later: files of their own, then packed too
+    assert len(list((tmp_path / "curves").iterdir())) == 2
+    assert same(tmp_path, due)
+    records.pack(tmp_path)
+    content = (tmp_path / "curves.npz").read_bytes()
+    assert same(tmp_path, due)
+    assert records.repair(tmp_path) == []
+    records.pack(tmp_path)
+    assert (tmp_path / "curves.npz").read_bytes() == content
+    assert set(np.load(tmp_path / "curves.npz", allow_pickle=False).files) >= {"index"}
+
+
+def test_what_is_read_does_not_change_what_is_read_next(tmp_path: Path) -> None:
+    due = several(tmp_path, [2.0])
+    records.pack(tmp_path)
+    records.read_curves(tmp_path, record(2.0)["id"])["step"][:] = -1
+    assert same(tmp_path, due)
+
+
+def test_a_packing_stopped_midway_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due = several(tmp_path, [0.5, 1.0, 2.0])
+    monkeypatch.setattr(Path, "unlink", lambda self, **_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        records.pack(tmp_path)
+    monkeypatch.undo()
+    assert len(list((tmp_path / "curves").iterdir())) == 3
+    assert (tmp_path / "curves.npz").exists()
+    assert same(tmp_path, due)
+    records.pack(tmp_path)
+    assert list((tmp_path / "curves").iterdir()) == []
+    assert same(tmp_path, due)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_damaged_packed_curves_are_named_and_set_aside(damage: str, tmp_path: Path) -> None:
+    several(tmp_path, [0.5, 1.0])
+    records.pack(tmp_path)
+    path = tmp_path / "curves.npz"
+    bad = path.read_bytes()
+    bad = bad[:100] if damage == "cut" else bad[:80] + bytes([bad[80] ^ 255]) + bad[81:]
+    path.write_bytes(bad)
+    first, second = records.repair(tmp_path)
+    assert "runs.jsonl:1 has unreadable curves, moved to curves.npz.damaged-" in first
+    assert "runs.jsonl:2 has no curves" in second
+    assert records.read(tmp_path) == []
+    (aside,) = tmp_path.glob("curves.npz.damaged-*")
+    assert aside.read_bytes() == bad
+
+
+def test_all_records_of_the_book_are_small_clean_and_packed() -> None:
+    """15 MB in all; each from a commit without changes; curves in one file an experiment."""
+    folders = [p.parent for p in (ROOT / "book" / "records").glob("*/runs.jsonl")]
+    assert len(folders) >= 40
+    files = [p for folder in folders for p in folder.rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) <= 15e6
+    assert {p.name for p in files} <= {"runs.jsonl", "curves.npz", ".running"}
+    for folder in folders:
+        assert (ROOT / "book" / "experiments" / f"{folder.name}.toml").exists()
+        assert all(r["provenance"]["clean"] is True for r in records.read(folder))
 
 
 def test_the_id_depends_on_the_spec_alone() -> None:
