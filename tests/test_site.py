@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import browser
 import pytest
 from browser import chromium, missing, served
 
-SITE = Path(__file__).resolve().parents[1] / "_build" / "html"
+ROOT = Path(__file__).resolve().parents[1]
+SITE = ROOT / "_build" / "html"
+PASSED = ROOT / "build" / "site.passed"  # digests of the pages that passed
 PAGES = sorted(p.name for p in SITE.glob("*.html")) or ["index.html"]
 CHAPTER = re.compile(r"\d\d-")
 HEAVIEST = 1.5e6  # bytes of a chapter page with all that it loads, MathJax aside
@@ -22,14 +27,50 @@ READY = "() => window.MathJax?.startup ? MathJax.startup.promise.then(() => true
 def chrome() -> Iterator[Any]:
     if not (SITE / "index.html").exists():
         missing("no built site: run `make book` first")
-    with chromium() as browser:
-        yield browser
+    with chromium() as chrome:
+        yield chrome
 
 
 @pytest.fixture(scope="module")
 def site(chrome: Any) -> Iterator[str]:
     with served(SITE) as address:
         yield address
+
+
+@pytest.fixture(scope="module")
+def unchanged(chrome: Any) -> Callable[[str, int, bool], bool]:
+    """Whether a page passed at this width as it is now; with True it is noted that it did.
+
+    As with the notebooks, what has not changed is not looked at again. A page's digest covers its
+    own file, which names its pictures by their content, all scripts and styles of the site, this
+    test, and the versions of the browser and of axe.
+    """
+    common = hashlib.sha256(f"{chrome.version} {_version('axe-playwright-python')}".encode())
+    shared = [p for p in sorted((SITE / "_static").rglob("*")) if p.is_file()]
+    for path in [*shared, Path(__file__), Path(browser.__file__)]:
+        common.update(path.name.encode() + path.read_bytes())
+    known = set(PASSED.read_text().split()) if PASSED.exists() else set[str]()
+
+    def state(name: str, width: int, passed: bool) -> bool:
+        digest = common.copy()
+        digest.update(f"{name} {width} ".encode() + (SITE / name).read_bytes())
+        if name == "search.html":
+            digest.update((SITE / "searchindex.js").read_bytes())
+        key = digest.hexdigest()
+        if passed:
+            known.add(key)
+            PASSED.parent.mkdir(exist_ok=True)
+            PASSED.write_text("\n".join(sorted(known)))
+        return key in known
+
+    return state
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
 
 
 class Visit:
@@ -88,7 +129,9 @@ NOT_LAB = "article *:not(:has(.samlab), .samlab, .samlab *)"
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("name", PAGES)
-def test_page(chrome: Any, site: str, name: str, width: int) -> None:
+def test_page(
+    chrome: Any, site: str, unchanged: Callable[[str, int, bool], bool], name: str, width: int
+) -> None:
     """Light, then dark, at one width.
 
     Axe takes half a minute for all that a long page holds, so each thing is looked at where it can
@@ -96,6 +139,8 @@ def test_page(chrome: Any, site: str, name: str, width: int) -> None:
     phone, where they scroll. The colours of an article do not depend on the width: they are checked
     on the wide screen, and on the phone only those around the article and in the labs.
     """
+    if unchanged(name, width, False):
+        return
     visit = Visit(chrome, f"{site}/{name}", width, "light")
     page = visit.page
     try:
@@ -114,6 +159,7 @@ def test_page(chrome: Any, site: str, name: str, width: int) -> None:
         assert visit.violations(CONTRAST) == []
         assert [u for u in visit.requests if not u.startswith((site, "data:", "blob:"))] == []
         assert visit.faults == []
+        unchanged(name, width, True)
     finally:
         page.close()
 
