@@ -122,12 +122,14 @@ def stall_kind(trace: Trace) -> str:
 
 
 # The running verdict looks at the last fifth of the steps so far and compares it with an earlier
-# window, an octave back. Its thresholds were chosen on the record monitor-tune, changed after each
-# of monitor-heldout and monitor-judged, and settled before monitor-final was recorded.
-STALLS = ("stalled: chaotic", "stalled: saddle")
+# window, an octave back. Its thresholds were chosen on all records of the book that are older than
+# monitor-fresh, and settled before that one and monitor-fresh-mnist were recorded.
+STALLS = ("stalled: chaotic", "stalled: crawling", "stalled: saddle")
 RUNNING = ("running", "descending", "converged", "hallucinated", *STALLS, "diverged")
 FIRST_STEP = 30  # before it every verdict is "running"
 FALL = 0.03  # of the first loss: a run that fell by more since half-time is descending
+HIGH = 0.8  # of the baseline: above it nothing to speak of is learned
+ALIVE = 0.01  # of the first gradient norm
 
 
 def running_verdict(
@@ -135,21 +137,25 @@ def running_verdict(
     loss: NDArray[np.float64],
     grad_norm: NDArray[np.float64],
     shifted_grad_norm: NDArray[np.float64],
+    *,
+    baseline: float | None = None,
 ) -> str:
     """What a run comes to, judged while it runs and without a twin: one of :data:`RUNNING`.
 
-    Arrays (k,), at any increasing steps; windows count steps, not entries. With t the last step, W
-    the steps in (0.8t, t] and medians over W: Δ is the fall of the loss from (0.4t, 0.5t] to W in
-    units of the first loss (the loss is taken to be bounded below by 0), and ν = ‖∇f(x)‖ in units
-    of its first value.
+    Arrays (k,), at any increasing steps; windows count steps, not entries. ``baseline`` is the loss
+    of the best constant guess, by default the first loss. With t the last step, W the steps in
+    (0.8t, t] and medians over W: Δ is the fall of the loss from (0.4t, 0.5t] to W in units of the
+    first loss (the loss is taken to be bounded below by 0), ν = ‖∇f(x)‖ in units of its first
+    value, R is GradRatio, and the loss is *high* above 0.8 of the baseline.
 
     ``diverged``: not finite, or 100 times the first loss. ``converged``: both norms below 1e-6 of
-    the first. ``hallucinated``: GradRatio < 1e-6 through W and ν > 1e-3; or Δ ≤ 0.03, ν > 0.01 and
-    GradRatio < 0.1 through (0.95t, t]; or Δ ≤ 0, ν > 0.01 and it is dying: below a half, even
-    through (0.95t, t], and below a half of what it was in (0.4t, 0.5t].
-    ``descending``: Δ > 0.03, or Δ > 0.001 and 0.3 of the whole fall came since half-time (at a
-    steady speed it is a half). Otherwise ``stalled`` if the loss is above 0.8 of the first, at a
-    ``saddle`` if ν < 0.01 and GradRatio > 1, else ``chaotic``; and ``converged`` if it is not.
+    the first. ``hallucinated``: R < 1e-6 through W and ν > 1e-3; or ν > 0.01 and R is *dead*, below
+    0.1 through (0.95t, t], where the loss is high or Δ ≤ 0.03; or ν > 0.01, Δ ≤ 0 and R is *dying*:
+    below a half, also through (0.95t, t], and below 0.4 of what it was in (0.4t, 0.5t].
+    ``stalled: crawling``: a high loss, Δ > 0.01 and R < 0.5, so that plain steps would be twice as
+    fast. ``descending``: Δ > 0.03 and not above first loss and baseline. Otherwise ``converged`` if
+    the loss is not high; ``descending`` if Δ > 0.001 and 0.3 of the whole fall came since half-time
+    (at a steady speed it is a half); ``stalled: saddle`` if ν < 0.01 and R > 1, else ``chaotic``.
     """
     t = step[-1]
     if not all(np.isfinite(a[-1]) for a in (loss, grad_norm, shifted_grad_norm)):
@@ -167,20 +173,22 @@ def running_verdict(
         return "converged"
     if ratio.max() < 1e-6 and norms.min() > 1e-3:
         return "hallucinated"
-    fall = (_median(loss[before]) - now) / first
-    if fall > FALL:
-        return "descending"
-    low, size = _median(ratio), _median(norms)
+    guess = first if baseline is None else baseline
+    high, fall = now > HIGH * guess, (_median(loss[before]) - now) / first
+    low, alive = _median(ratio), _median(norms) > ALIVE
     end = float(grad_ratio(grad_norm[last], shifted_grad_norm[last]).max())
     earlier = _median(grad_ratio(grad_norm[before], shifted_grad_norm[before]))
-    dying = end < 0.5 and low < 0.5 and low < 0.5 * earlier and fall <= 0
-    if size > 0.01 and (dying or end < 0.1):
+    dead = end < 0.1 and (high or fall <= FALL)
+    if alive and (dead or (fall <= 0 and max(low, end) < 0.5 and low < 0.4 * earlier)):
         return "hallucinated"
-    if now <= 0.8 * first:
-        return "converged"
-    if fall > 1e-3 and fall * first > 0.3 * (float(loss[0]) - now):  # slow from the start
+    if high and fall > 0.01 and low < 0.5:
+        return "stalled: crawling"
+    steady = high and fall > 1e-3 and fall * first > 0.3 * (float(loss[0]) - now)
+    if (fall > FALL or steady) and now <= max(first, guess):
         return "descending"
-    return "stalled: saddle" if size < 0.01 and low > 1 else "stalled: chaotic"
+    if not high:
+        return "converged"
+    return "stalled: saddle" if not alive and low > 1 else "stalled: chaotic"
 
 
 def _median(values: NDArray[np.float64]) -> float:
@@ -192,19 +200,18 @@ def _after(step: NDArray[np.float64], t: float) -> int:
     return int(np.searchsorted(step, t, "right"))
 
 
-def replay(curves: Mapping[str, NDArray[np.float64]]) -> list[str]:
+def replay(curves: Mapping[str, NDArray[np.float64]], baseline: float | None = None) -> list[str]:
     """The running verdict at each entry of recorded curves, from the entries up to it alone."""
     names = ("step", "loss", "grad_norm", "shifted_grad_norm")
-    return [
-        running_verdict(*(curves[n][:k] for n in names)) for k in range(1, len(curves["step"]) + 1)
-    ]
+    ends = range(1, len(curves["step"]) + 1)
+    return [running_verdict(*(curves[n][:k] for n in names), baseline=baseline) for k in ends]
 
 
 def outlook(name: str) -> str:
     """What both verdicts can agree on: ``learns``, ``hallucinated``, ``stalled`` or ``diverged``.
 
     ``running`` and ``descending`` leave the outcome open, so they count as ``learns``, with
-    ``converged``; the two kinds of stall are one.
+    ``converged``; the kinds of stall are one.
     """
     kind = name.partition(":")[0]
     return "learns" if kind in ("running", "descending", "converged") else kind
@@ -248,6 +255,9 @@ _RUNNING_TEXTS = {
     "stalled: chaotic": "The loss {loss} does not fall, yet the gradient at x⁺ is alive, GradRatio "
     "{ratio}: x⁺ is too far away to show the way down. Take a smaller rho, ramp it up from 0, or "
     "lower the learning rate.",
+    "stalled: crawling": "The loss {loss} is near that of a constant guess and falls slowly: a "
+    "step of SAM lowers it {gain} times as much as a plain gradient step would. Take base steps "
+    "now (warm_start), then ramp rho up (rho_schedule=ramp(steps)).",
     "stalled: saddle": "The gradient is small, norm {norm}, and at x⁺ {ratio} times as large: SAM "
     "is held at a saddle that plain descent would leave. Take base steps, then a smaller rho.",
     "diverged": "The loss left its range. Lower the learning rate or rho, from an earlier state.",

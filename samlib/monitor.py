@@ -73,6 +73,8 @@ class HallucinationMonitor:
     Parameters
     ----------
     optimizer: a :class:`samlib.optim.SAM`. For a reading it keeps the first gradients.
+    baseline: the loss of the best constant guess, for balanced classes under cross-entropy
+        log(classes); it tells a loss that is still high. By default the first loss stands for it.
     every: the largest distance between readings, in steps; 1 reads every step.
     callbacks: called as ``callback(monitor, previous_verdict)`` when the verdict changes.
     auto_remedy: on the first ``hallucinated`` at step t, take t plain base steps, then let ρ grow
@@ -91,6 +93,7 @@ class HallucinationMonitor:
         self,
         optimizer: SAM,
         *,
+        baseline: float | None = None,
         every: int = 20,
         callbacks: Iterable[Callback] = (),
         auto_remedy: bool = False,
@@ -98,6 +101,7 @@ class HallucinationMonitor:
         if not isinstance(optimizer, SAM):
             raise BadInput(f"optimizer is a {type(optimizer).__name__}; the monitor needs a SAM")
         self.optimizer, self.callbacks, self.auto_remedy = optimizer, list(callbacks), auto_remedy
+        self.baseline = None if baseline is None else check_number("baseline", baseline, 0)
         self.every = check_number("every", every, 1, remedy="1 reads every step")
         self.changes: list[tuple[int, str]] = []
         self.remedy_step: int | None = None
@@ -173,7 +177,8 @@ class HallucinationMonitor:
                 self._history.append((elapsed, *(v / self._count for v in self._sums)))
                 self._sums, self._count = (0.0, 0.0, 0.0), 0
                 self._next = elapsed * (1 + SPACING)
-                self._change(running_verdict(*np.array(self._history, dtype=np.float64).T))
+                columns = np.array(self._history, dtype=np.float64).T
+                self._change(running_verdict(*columns, baseline=self.baseline))
 
     def _change(self, verdict: str) -> None:
         previous, self.verdict = self.verdict, verdict

@@ -19,6 +19,7 @@ BANDS = {
     "converged": "#B5D6EF",
     "hallucinated": "#F7D3BF",
     "stalled: chaotic": "#F3DDEA",
+    "stalled: crawling": "#E4E0EE",
     "stalled: saddle": "#E8C6DB",
     "diverged": "#D9D9D9",
 }
