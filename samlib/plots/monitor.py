@@ -74,7 +74,7 @@ def earliness(first: Mapping[str, Sequence[float]]) -> Figure:
     """
     fig, (ax,) = style.row(1, height=3.2, width=6.0)
     colors = (style.SAM, style.GD, style.EXACT, *style.OTHERS)
-    marks = ("-", "--", "-.", ":")
+    marks = ("-", "--", "-.", ":", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
     for (name, values), color, dash in zip(first.items(), colors, marks, strict=False):
         x = np.sort(np.asarray(values, dtype=float))
         y = np.arange(1, len(x) + 1) / len(x)
@@ -86,7 +86,7 @@ def earliness(first: Mapping[str, Sequence[float]]) -> Figure:
     ax.set_xticks([0.01, 0.03, 0.1, 0.25, 1], ["1 %", "3 %", "10 %", "25 %", "100 %"])
     ax.minorticks_off()
     ax.set(xlabel="fraction of the run's steps", ylabel="hallucinated runs named")
-    fig.legend(loc="outside upper center", ncols=len(first))
+    fig.legend(loc="outside upper center", ncols=3)
     return fig
 
 
