@@ -22,8 +22,9 @@ _NAMES = {
     "train_many": "train",
 }
 _MODULES = {
-    "certify", "claims", "data", "diagnostics", "errors", "lab", "landscapes", "models", "monitor",
-    "networks", "optim", "plots", "points", "records", "rules", "sam", "sweep", "train",
+    "certify", "claims", "data", "diagnostics", "errors", "executors", "lab", "landscapes",
+    "measures", "models", "monitor", "networks", "optim", "plots", "points", "records", "reproduce",
+    "rules", "sam", "spectrum", "sweep", "train",
 }  # fmt: skip
 
 __all__ = ["__version__", *sorted(_NAMES), *sorted(_MODULES)]
