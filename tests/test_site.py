@@ -175,6 +175,7 @@ def test_head_and_pictures(name: str) -> None:
     if name != "search.html":
         assert re.search(r'<meta property="og:description" content="[^"]{20,}"', html)
     article = html[html.find("<article") : html.find("</article>")]
+    assert not re.search(r"<p>\s*\|", article), "a table that is not rendered as one"
     for image in re.findall(r"<img\b[^>]*>", article):
         alt = re.search(r'\balt="([^"]*)"', image)
         assert alt is not None, image[:150]
