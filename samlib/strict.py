@@ -1,22 +1,19 @@
-"""The strict regime: what a run's limit is, how fast it gets there, and from how far away.
+"""The strict regime: what a run's limit is, and how fast it gets there.
 
-Two measures (:mod:`samlib.measures`), and SAM from starts around a given point.
+Two measures of :mod:`samlib.measures`.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samlib import diagnostics, rules
+from samlib import rules
 from samlib.errors import BadInput
 from samlib.objective import Objective
-from samlib.runs import Run, RunSpec
+from samlib.runs import Run
 from samlib.stability import classify
 
 Floats = NDArray[np.float64]
@@ -96,31 +93,3 @@ def limit(run: Run, f: Objective) -> Measured:
         out["eta_max"] = np.nan if c.eta_max is None else c.eta_max
         out["image_negative"] = int((np.linalg.eigvalsh(surface.hess(c.image)) < 0).sum())
     return out, {}
-
-
-class Ends(NamedTuple):
-    """Ends of runs, each (sizes, starts): distance to the point over its norm, loss, GradRatio."""
-
-    distance: Floats
-    loss: Floats
-    grad_ratio: Floats
-
-
-def perturbed(
-    spec: RunSpec, f: Objective, theta: Floats, sizes: Sequence[float], starts: int, steps: int
-) -> Ends:
-    """Run SAM from around ``theta`` (p,): ``starts`` directions at each distance ``size``·‖θ‖."""
-    centre = torch.as_tensor(theta).to(f.x)
-    away = torch.as_tensor(np.random.default_rng(0).normal(size=(starts, len(theta)))).to(f.x)
-    away *= centre.norm() / away.norm(dim=1, keepdim=True)
-    x = torch.cat([centre + size * away for size in sizes])
-    f.batch(None)
-    for _ in range(steps):
-        f.seen.clear()
-        x = x - spec.lr * rules.sam(f, x, spec.rho)[0]
-    f.seen.clear()
-    rules.sam(f, x, spec.rho)
-    (loss, norm), (_, shifted) = f.seen
-    far = (x - centre).norm(dim=1) / centre.norm()
-    ratio = torch.as_tensor(diagnostics.grad_ratio(norm.cpu(), shifted.cpu()))
-    return Ends(*(v.double().cpu().numpy().reshape(-1, starts) for v in (far, loss, ratio)))

@@ -175,6 +175,13 @@ def test_long_cells_and_heavy_pictures_are_refused() -> None:
     assert len(too_much(notebook)) == 2
 
 
+def test_the_live_cells_run_for_less_than_a_minute() -> None:
+    """As measured last, for every chapter that there is: ``python benchmarks/chapters.py``."""
+    measured = json.loads((ROOT / "benchmarks" / "chapters.json").read_text())
+    assert set(measured["chapters"]) == {p.stem for p in (ROOT / "book").glob("*.ipynb")}
+    assert sum(row["live_s"] for row in measured["chapters"].values()) < 60
+
+
 @pytest.mark.parametrize("told", ["2\n", "3\n"])
 def test_an_invented_output_fails_the_comparison(tmp_path: Path, told: str) -> None:
     """nbval, called as ``make test`` calls it, tells a printed number from an invented one."""

@@ -81,17 +81,6 @@ def test_a_surface_is_the_network_loss(run: Run) -> None:
     np.testing.assert_allclose(surface.hess(x), net.hess(x), atol=1e-12)
 
 
-def test_starts_lie_at_their_distance_and_return(run: Run) -> None:
-    f, _ = train.objective(C)
-    before = strict.perturbed(C, f, run.theta, [0.1, 0.5], 3, steps=0)
-    np.testing.assert_allclose(before.distance, [[0.1] * 3, [0.5] * 3], atol=1e-12)
-    after = strict.perturbed(C, f, run.theta, [0.1], 4, steps=1500)
-    assert after.distance.shape == (1, 4)
-    assert after.distance.max() < 1e-3
-    assert after.grad_ratio.max() < 1e-3
-    np.testing.assert_allclose(after.loss, run.metrics["loss"], atol=1e-4)
-
-
 def test_an_experiment_keeps_as_many_points_as_it_says(tmp_path: Path) -> None:
     spec = dataclasses.replace(C, steps=60)
     sweep.sweep([spec], tmp_path, measure=["tail", "limit"], points=9)
