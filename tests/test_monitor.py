@@ -497,5 +497,5 @@ def test_runs_named_in_vain_did_hallucinate_and_late_ones_not_yet() -> None:
 
 def test_measured_overhead() -> None:
     measured = json.loads((ROOT / "benchmarks" / "monitor_overhead.json").read_text())["measured"]
-    assert {name.split("/")[0] for name in measured} == {"mlp", "resnet18"}
+    assert {name.split("/")[0] for name in measured} == {"mlp-128", "mlp-1000", "resnet18"}
     assert all(row["share"] <= 0.02 for row in measured.values())
