@@ -449,17 +449,21 @@ def test_hallucination_is_named_early_on_fresh_runs() -> None:
     assert c["missed"] == 0
 
 
-def test_no_seed_of_the_fresh_records_was_used() -> None:
-    """Of the records on which the thresholds were chosen none has a network or a start of these."""
+def test_no_start_and_no_setting_of_the_fresh_records_was_used() -> None:
+    """Records on which thresholds were chosen share no seed with these, and no learning rate of
+    the same network on the same data."""
     cells = json.loads((ROOT / "book" / "13-your-own-model.ipynb").read_text())["cells"]
     (source,) = (t for c in cells if "groups = {" in (t := "".join(c["source"])))
     used = set(re.findall(r'"([a-z]+-[a-z-]+)"', source.split("groups = {")[1].split("}")[0]))
     assert len(used) == 18
-    starts = [
-        {r["spec"]["seed"] for f in folders for r in records.read(RECORDS / f)}
-        for folders in (FRESH, used)
-    ]
-    assert starts[0].isdisjoint(starts[1])
+    kept = ("data", "activation", "loss", "width", "depth", "label_noise", "lr")
+    seeds, settings = (
+        [{take(r["spec"]) for f in folders for r in records.read(RECORDS / f)} for folders in both]
+        for both in [(FRESH, used)]
+        for take in (lambda spec: spec["seed"], lambda spec: tuple(spec[k] for k in kept))
+    )
+    assert seeds[0].isdisjoint(seeds[1])
+    assert settings[0].isdisjoint(settings[1])
 
 
 def test_where_monitor_and_twin_disagree_longer_runs_side_with_the_monitor() -> None:
