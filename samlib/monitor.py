@@ -101,7 +101,9 @@ class HallucinationMonitor:
         if not isinstance(optimizer, SAM):
             raise BadInput(f"optimizer is a {type(optimizer).__name__}; the monitor needs a SAM")
         self.optimizer, self.callbacks, self.auto_remedy = optimizer, list(callbacks), auto_remedy
-        self.baseline = None if baseline is None else check_number("baseline", baseline, 0)
+        self.baseline = (
+            None if baseline is None else check_number("baseline", baseline, strict=True)
+        )
         self.every = check_number("every", every, 1, remedy="1 reads every step")
         self.changes: list[tuple[int, str]] = []
         self.remedy_step: int | None = None

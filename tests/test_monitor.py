@@ -397,8 +397,9 @@ def test_unusable_input() -> None:
         HallucinationMonitor(opt.base_optimizer)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="every"):
         HallucinationMonitor(opt, every=0)
-    with pytest.raises(BadInput, match="baseline"):
-        HallucinationMonitor(opt, baseline=float("nan"))
+    for baseline in (0.0, -1.0, float("nan")):
+        with pytest.raises(BadInput, match="baseline"):
+            HallucinationMonitor(opt, baseline=baseline)
     monitor = HallucinationMonitor(opt)
     with pytest.raises(BadInput, match="losses are unknown"):
         monitor.record()

@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,33 +37,37 @@ def site(chrome: Any) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module")
-def unchanged(chrome: Any) -> Callable[[str, int, bool], bool]:
-    """Whether a page passed at this width as it is now; with True it is noted that it did.
+class Passed:
+    """The pages that passed as they are now. As with the notebooks, they are not looked at again.
 
-    As with the notebooks, what has not changed is not looked at again. A page's digest covers its
-    own file, which names its pictures by their content, all scripts and styles of the site, this
-    test, and the versions of the browser and of axe.
+    A page's digest covers its own file, which names its pictures by their content, all scripts and
+    styles of the site, this test, and the versions of the browser and of axe.
     """
-    common = hashlib.sha256(f"{chrome.version} {_version('axe-playwright-python')}".encode())
-    shared = [p for p in sorted((SITE / "_static").rglob("*")) if p.is_file()]
-    for path in [*shared, Path(__file__), Path(browser.__file__)]:
-        common.update(path.name.encode() + path.read_bytes())
-    known = set(PASSED.read_text().split()) if PASSED.exists() else set[str]()
 
-    def state(name: str, width: int, passed: bool) -> bool:
-        digest = common.copy()
+    def __init__(self, browser_version: str) -> None:
+        versions = f"{browser_version} {_version('axe-playwright-python')}"
+        self.common = hashlib.sha256(versions.encode())
+        shared = [p for p in sorted((SITE / "_static").rglob("*")) if p.is_file()]
+        for path in [*shared, Path(__file__), Path(browser.__file__)]:
+            self.common.update(path.name.encode() + path.read_bytes())
+        self.digests = set(PASSED.read_text().split()) if PASSED.exists() else set[str]()
+
+    def digest(self, name: str, width: int) -> str:
+        digest = self.common.copy()
         digest.update(f"{name} {width} ".encode() + (SITE / name).read_bytes())
         if name == "search.html":
             digest.update((SITE / "searchindex.js").read_bytes())
-        key = digest.hexdigest()
-        if passed:
-            known.add(key)
-            PASSED.parent.mkdir(exist_ok=True)
-            PASSED.write_text("\n".join(sorted(known)))
-        return key in known
+        return digest.hexdigest()
 
-    return state
+    def add(self, name: str, width: int) -> None:
+        self.digests.add(self.digest(name, width))
+        PASSED.parent.mkdir(exist_ok=True)
+        PASSED.write_text("\n".join(sorted(self.digests)))
+
+
+@pytest.fixture(scope="module")
+def passed(chrome: Any) -> Passed:
+    return Passed(chrome.version)
 
 
 def _version(package: str) -> str:
@@ -129,9 +133,7 @@ NOT_LAB = "article *:not(:has(.samlab), .samlab, .samlab *)"
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("name", PAGES)
-def test_page(
-    chrome: Any, site: str, unchanged: Callable[[str, int, bool], bool], name: str, width: int
-) -> None:
+def test_page(chrome: Any, site: str, passed: Passed, name: str, width: int) -> None:
     """Light, then dark, at one width.
 
     Axe takes half a minute for all that a long page holds, so each thing is looked at where it can
@@ -139,7 +141,7 @@ def test_page(
     phone, where they scroll. The colours of an article do not depend on the width: they are checked
     on the wide screen, and on the phone only those around the article and in the labs.
     """
-    if unchanged(name, width, False):
+    if passed.digest(name, width) in passed.digests:
         return
     visit = Visit(chrome, f"{site}/{name}", width, "light")
     page = visit.page
@@ -159,7 +161,7 @@ def test_page(
         assert visit.violations(CONTRAST) == []
         assert [u for u in visit.requests if not u.startswith((site, "data:", "blob:"))] == []
         assert visit.faults == []
-        unchanged(name, width, True)
+        passed.add(name, width)
     finally:
         page.close()
 
