@@ -148,6 +148,8 @@ def test_page(chrome: Any, site: str, passed: Passed, name: str, width: int) -> 
     try:
         scroll = page.evaluate("document.documentElement.scrollWidth")
         assert scroll <= width, f"the page is {scroll} px wide on a screen of {width}"
+        red = "document.querySelectorAll('mjx-merror, mjx-mtext[style*=\"red\"]').length"
+        assert page.evaluate(red) == 0, "a formula does not parse"
         if CHAPTER.match(name):
             assert visit.weight() <= HEAVIEST, f"{visit.weight() / 1e6:.2f} MB"
         if width == 390:

@@ -6,13 +6,16 @@ import asyncio
 import base64
 import io
 import re
+import shutil
 import sys
 from pathlib import Path
 from queue import Empty
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from browser import missing
 from docutils.core import publish_doctree
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -22,6 +25,7 @@ EXT = Path(__file__).resolve().parents[1] / "book" / "_ext"
 sys.path.insert(0, str(EXT))
 
 import execute  # noqa: E402
+import formulas  # noqa: E402
 import local_assets  # noqa: E402
 import page_finish  # noqa: E402
 import public_api  # noqa: E402
@@ -66,6 +70,46 @@ def test_a_module_becomes_a_classic_script() -> None:
     script = static_widgets.classic("const a = 1;\nexport default { render() {} };\n")
     assert "globalThis.samlab = { render() {} };" in script
     assert script.startswith("(() => {")
+
+
+def math_page(inline: str, display: str) -> str:
+    """A page with two formulas as Sphinx writes them."""
+    kind = 'class="math notranslate nohighlight"'
+    number = '<span class="eqno">(1)</span>'
+    return (
+        f"<p><span {kind}>\\({inline}\\)</span></p>"
+        f'<div {kind} id="equation-a">\n{number}\\[{display}\\]</div>'
+    )
+
+
+def test_formulas_of_a_page_are_found() -> None:
+    page = math_page("a &lt; b", "\\begin{aligned}x &amp;= y\\end{aligned}")
+    assert formulas.formulas(page) == [
+        ("a < b", False),
+        ("\\begin{aligned}x &= y\\end{aligned}", True),
+    ]
+
+
+def test_formulas_that_do_not_parse_fail_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("node") is None:
+        missing("no Node here")
+    warned: list[str] = []
+    monkeypatch.setattr(formulas.log, "warning", lambda text, *a: warned.append(text % a))
+    site = tmp_path / "html"
+    site.mkdir()
+    app: Any = SimpleNamespace(outdir=site, builder=SimpleNamespace(name="html"))
+    (site / "good.html").write_text(math_page("\\mathbb R^d", "\\frac12 \\operatorname{sign}(x)"))
+    formulas.check(app, None)
+    assert warned == []
+    (site / "bad.html").write_text(math_page("\\nablla f", "\\frac{1}{2"))
+    for _ in range(2):  # a formula that failed is not remembered as good
+        formulas.check(app, None)
+        assert len(warned) == 2
+        assert "bad: a formula does not parse (Undefined control sequence" in warned[0]
+        assert "Missing close brace" in warned[1]
+        warned.clear()
 
 
 @pytest.mark.parametrize(
