@@ -229,6 +229,15 @@ def read_curves(folder: StrPath, run_id: str) -> dict[str, NDArray[np.float64]]:
     return {k: v.astype(np.float64) for k, v in _curves.read(Path(folder), run_id).items()}
 
 
+def with_curves(
+    *folders: StrPath,
+) -> Iterator[tuple[Record, dict[str, NDArray[np.float64]]]]:
+    """Every run of these experiments with its curves, one at a time."""
+    for folder in folders:
+        for record in read(folder):
+            yield record, read_curves(folder, record["id"])
+
+
 def pack(folder: StrPath) -> None:
     """Put the curves of all recorded runs into one file, which takes half the room.
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from samlib.diagnostics import THRESHOLDS
 from samlib.runs import RunSpec
 
-LOW = 0.1  # a GradRatio below this counts as hallucinating: the adaptive radius shrinks
-RATE = 1.01  # factor by which the adaptive radius shrinks or grows back in one step
+RATE = 1.01  # factor by which the adaptive radius shrinks (GradRatio low) or grows back in a step
 _LINES = {
     "ramp": (0.0, 1.0),
     "decay": (1.0, -1.0),
@@ -60,7 +60,8 @@ class Radius:
     def feedback(self, ratio: Tensor) -> None:
         """Let adaptive radii answer to this step's GradRatio, shape (E,)."""
         if self.adapts:
-            moved = torch.where(ratio[:, None] < LOW, self.factor / RATE, self.factor * RATE)
+            low = ratio[:, None] < THRESHOLDS.low_ratio
+            moved = torch.where(low, self.factor / RATE, self.factor * RATE)
             self.factor = torch.where(self.columns[:, 4:] > 0, moved.clamp(max=1), self.factor)
 
     def keep(self, rows: Tensor) -> None:

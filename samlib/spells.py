@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from samlib.diagnostics import THRESHOLDS
 from samlib.objective import Objective
 from samlib.runs import Run
 
-LOW = 0.1  # the GradRatio below which a verdict may be ``hallucinated``
-LENGTH = 500  # steps in a row that make a spell
 
-
-def spells(ratio: ArrayLike, low: float = LOW, length: int = LENGTH) -> list[tuple[int, int]]:
+def spells(
+    ratio: ArrayLike, low: float = THRESHOLDS.low_ratio, length: int = THRESHOLDS.spell
+) -> list[tuple[int, int]]:
     """Maximal stretches of at least ``length`` steps with GradRatio below ``low``.
 
     Each is (first step, first step after it); ``ratio`` has one entry a step.

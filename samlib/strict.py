@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from samlib import rules
+from samlib.diagnostics import THRESHOLDS
 from samlib.errors import BadInput
 from samlib.objective import Objective
 from samlib.runs import Run
@@ -19,7 +20,6 @@ from samlib.stability import classify
 Floats = NDArray[np.float64]
 Measured = tuple[dict[str, float], dict[str, Floats]]
 HIGH, LOW = 1e-4, 1e-10  # GradRatios between which a rate is fitted: past the start, above rounding
-SETTLED = 1e-6  # a GradRatio below which a limit is classified
 
 
 class Surface:
@@ -84,7 +84,8 @@ def limit(run: Run, f: Objective) -> Measured:
     plus = rules.get(s.rule)(f, x, s.rho)[1]
     out = {"norm": float(x.norm()), "shifted_norm": float(plus.norm())}
     out |= dict.fromkeys(("spectral_radius", "eta_max", "image_negative"), np.nan)
-    if s.rule == "sam" and end["grad_ratio"] < SETTLED and end["grad_norm"] > 1e-6:
+    vanished = end["grad_ratio"] < THRESHOLDS.zero_ratio
+    if s.rule == "sam" and vanished and end["grad_norm"] > THRESHOLDS.rest:
         try:
             c = classify(surface, run.theta, s.rho)
         except BadInput:  # still too far from the limit for its image to be found

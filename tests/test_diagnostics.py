@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from samlib.diagnostics import Trace, explain, grad_ratio, loss_gap, stall_kind, verdict
+from samlib.diagnostics import (
+    Trace,
+    explain,
+    grad_ratio,
+    loss_gap,
+    sensitivity,
+    stall_kind,
+    verdict,
+)
 
 N = 200
 
@@ -59,6 +67,27 @@ def test_progress_is_the_share_of_the_twins_gain() -> None:
 def test_stalls_are_told_apart() -> None:
     assert stall_kind(trace(2.30, 0.005, 1.0)) == "saddle"
     assert stall_kind(trace(2.25, 0.2, 0.5)) == "chaotic"
+
+
+def test_sensitivity_counts_by_hand() -> None:
+    """Six failing runs of 101 steps with three of the last five kept, one of them above the rest."""
+
+    def run(name: str, ratio: float, norm: float = 0.2) -> tuple[dict, dict]:
+        step, norms = np.array([0.0, 95, 96, 98, 100]), np.full(5, norm)
+        shifted = np.array([9, 9, ratio, 0.5 * ratio, 0.5 * ratio]) * norm  # the tail: 96 to 100
+        return {"verdict": name}, {"step": step, "grad_norm": norms, "shifted_grad_norm": shifted}
+
+    runs = [
+        run("hallucinated", 0.02),
+        run("hallucinated", 0.04),
+        run("hallucinated", 1e-7, 0.005),  # strict, though ∇f(x) is small
+        run("stalled", 0.05),  # above 0.1 at a step that is not kept
+        run("stalled", 0.2),
+        run("stalled", 0.2, 0.005),  # ∇f(x) vanishes too
+        run("running", 0.02),
+    ]
+    assert sensitivity(runs) == {"failing": 6, "0.03": 2, "0.1": 3, "0.3": 5}
+    assert sensitivity(runs, (0.15,)) == {"failing": 6, "0.15": 4}
 
 
 @pytest.mark.parametrize("name", ["converged", "hallucinated", "stalled", "diverged", "running"])

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
+from samlib.diagnostics import THRESHOLDS, is_strict
 from samlib.plots import style
 from samlib.records import Record
 from samlib.windows import Window
@@ -21,7 +22,6 @@ OUTCOMES = {
     "guess": ("s", style.OTHERS[0], "constant guess"),
     "other": ("d", style.PALE, "none of these"),
 }
-RATIO, NORM = 1e-6, 1e-3  # of GradRatio and ‖∇f(x)‖
 
 
 def outcome(run: Record) -> str:
@@ -34,13 +34,14 @@ def outcome(run: Record) -> str:
     m = run["metrics"]
     if m["loss"] is None:
         return "other"
-    if m["grad_ratio"] < RATIO and m["grad_norm"] > NORM:
+    if is_strict(m["grad_ratio"], m["grad_norm"]):
         return "strict"
-    if m["progress"] is not None and m["progress"] > 0.8:
+    if m["progress"] is not None and m["progress"] > THRESHOLDS.learns:
         return "learns"
     if run["verdict"] == "hallucinated":
         return "weak"
-    return "guess" if m["progress"] is not None and abs(m["progress"]) < 0.05 else "other"
+    guess = m["progress"] is not None and abs(m["progress"]) < THRESHOLDS.guess
+    return "guess" if guess else "other"
 
 
 def _marked(ax: Axes, points: Sequence[tuple[float, float, str]], size: float = 7) -> None:
