@@ -70,7 +70,7 @@ def test_stalls_are_told_apart() -> None:
 
 
 def test_sensitivity_counts_by_hand() -> None:
-    """Six failing runs of 101 steps with three of the last five kept, one of them above the rest."""
+    """Six failing runs of 101 steps, three of the last five kept, one of them above the rest."""
 
     def run(name: str, ratio: float, norm: float = 0.2) -> tuple[dict, dict]:
         step, norms = np.array([0.0, 95, 96, 98, 100]), np.full(5, norm)
