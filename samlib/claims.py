@@ -1,28 +1,35 @@
 """The ledger of claims: ``book/claims.yml`` read, checked against its evidence, and rendered.
 
-A claim's status is never taken on trust. It must follow from its evidence: tests, records and
+A claim's status is never typed in on trust. It must follow from its evidence: tests, records and
 certificates, each ``for`` the claim (the default) or ``against`` it. See :func:`derive_status`.
 """
 
 from __future__ import annotations
 
-import ast
-import json
-import math
-import xml.etree.ElementTree as ET
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.parsers import expat
 
 import yaml
 
-from samlib import records
+from samlib import evidence, records
 from samlib.errors import BadInput, check_choice
+from samlib.evidence import Chapter, Context, Evidence, Record, Stored, Test
 
 SOURCES = ("paper", "reviewer", "open question", "ours")
 KINDS = ("theorem", "certificate", "experiment")
-STATUSES = ("holds", "holds with a correction", "holds in part", "not reproduced", "open")
-Evidence = dict[str, Any]
+STATUSES = (
+    "holds",
+    "holds with a correction",
+    "proved in the text; instances tested",
+    "proved in the text with a correction; instances tested",
+    "holds in part",
+    "not reproduced",
+    "open",
+)
 PROJECT = Path(__file__).resolve().parents[1]  # the checkout, which holds book/ and tests/
 
 
@@ -35,31 +42,81 @@ class Claim:
     statement: str
     kind: str
     status: str
-    evidence: list[Evidence] = field(default_factory=list)
+    evidence: tuple[Evidence, ...] = ()
     correction: str = ""
+
+    @classmethod
+    def of(cls, entry: Any) -> Claim:
+        """The claim that an entry of the ledger states; BadInput if it is malformed."""
+        claim: Claim = evidence.build(cls, entry, "claim")
+        for name in ("id", "statement", "correction"):
+            if not isinstance(getattr(claim, name), str):
+                raise BadInput(f"{name}: {getattr(claim, name)!r} is no text")
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", claim.id):
+            raise BadInput(f"id {claim.id!r} is not made of letters, digits and hyphens")
+        if not claim.statement.strip():
+            raise BadInput(f"{claim.id}: the statement is empty")
+        for name, allowed in (("source", SOURCES), ("kind", KINDS), ("status", STATUSES)):
+            check_choice(f"{claim.id}: {name}", getattr(claim, name), allowed)
+        if not isinstance(claim.evidence, (list, tuple)):
+            raise BadInput(f"{claim.id}: evidence {claim.evidence!r} is no list")
+        try:
+            parsed = tuple(evidence.parse(e) for e in claim.evidence)
+        except BadInput as error:
+            raise BadInput(f"{claim.id}: {error}") from None
+        object.__setattr__(claim, "evidence", parsed)
+        return claim
+
+    @property
+    def anchor(self) -> str:
+        """The id of the claim on the page *What holds*: ``what-holds.html#claim-…``."""
+        return f"claim-{self.id.lower()}"
+
+
+class _Loader(yaml.SafeLoader):
+    """A loader that refuses a key given twice, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for number, key in enumerate(keys):
+            if key in keys[:number]:
+                raise yaml.YAMLError(f"key {key!r} is given twice{node.start_mark}")
+        return dict(super().construct_mapping(node, deep))
 
 
 def load(path: records.StrPath | None = None) -> list[Claim]:
     """Read the ledger.
 
-    BadInput if an entry lacks a field, has an unknown one, or a value outside SOURCES, KINDS,
-    STATUSES.
+    BadInput if an entry lacks a field, has an unknown one, or a value that can mean nothing; it
+    names the claim, what is wrong and what would be right.
     """
     path = Path(path or PROJECT / "book" / "claims.yml")
     if not path.is_file():
         raise BadInput(f"{path} does not exist; use a clone, installed with pip install -e .")
-    claims = []
-    for number, entry in enumerate(yaml.safe_load(path.read_text()) or [], 1):
+    try:
+        entries = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        said = " ".join(str(error).split())
+        raise BadInput(f"{path} is no YAML: {said}") from None
+    if not isinstance(entries, list):
+        raise BadInput(f"{path} is no list of claims")
+    return parse(entries, str(path))
+
+
+def parse(entries: Iterable[Any], path: str = "the ledger") -> list[Claim]:
+    """The claims that these entries state; BadInput as for :func:`load`."""
+    claims: dict[str, Claim] = {}
+    for number, entry in enumerate(entries, 1):
         try:
-            claim = Claim(**entry)
-        except TypeError as error:
-            raise BadInput(f"{path}: claim {number}: {error}") from None
-        for name, allowed in (("source", SOURCES), ("kind", KINDS), ("status", STATUSES)):
-            check_choice(f"{path}: {claim.id}: {name}", getattr(claim, name), allowed)
-        claims.append(claim)
-    if len({c.id for c in claims}) < len(claims):
-        raise BadInput(f"{path}: two claims share an id")
-    return claims
+            claim = Claim.of(entry)
+        except BadInput as error:
+            name = entry.get("id", number) if isinstance(entry, dict) else number
+            where = "" if str(error).startswith(f"{name}:") else f"claim {name}: "
+            raise BadInput(f"{path}: {where}{error}") from None
+        if claim.anchor in claims:
+            raise BadInput(f"{path}: two claims share the id {claim.id!r}")
+        claims[claim.anchor] = claim
+    return list(claims.values())
 
 
 def derive_status(claim: Claim) -> str:
@@ -67,119 +124,168 @@ def derive_status(claim: Claim) -> str:
 
     Without tests, records or certificates a claim is ``open``. Evidence for and against makes it
     hold ``in part``; only against, ``not reproduced``; only for, ``holds``, ``with a correction``
-    where the claim names one.
+    where the claim names one. A theorem's proof is prose, which no machine has read, so the most
+    that it can be is ``proved in the text; instances tested``.
     """
-    sides = {e.get("side", "for") for e in claim.evidence if "chapter" not in e}
+    sides = {e.side for e in claim.evidence if not isinstance(e, Chapter)}
     if not sides:
         return "open"
     if sides == {"for"}:
-        return "holds with a correction" if claim.correction else "holds"
+        corrected = " with a correction" if claim.correction else ""
+        if claim.kind == "theorem":
+            return f"proved in the text{corrected}; instances tested"
+        return f"holds{corrected}"
     return "holds in part" if "for" in sides else "not reproduced"
 
 
-def check(ledger: list[Claim], junit: records.StrPath | None = None) -> list[str]:
+def check(
+    ledger: Iterable[Claim],
+    junit: records.StrPath | None = None,
+    context: Context | None = None,
+) -> list[str]:
     """Problems with the ledger, one line each; an empty list means that every status is earned.
 
-    Every cited chapter anchor, test, record and certificate must exist and show what is said; with
-    ``junit``, the report of a test run, every cited test must also have passed there.
+    Every cited chapter anchor, test, record and certificate must exist and show what is said;
+    certificates are proved again. With ``junit``, the report of a test run, every cited test must
+    also have passed there. ``context`` says where to look (default: this checkout).
     """
-    passed, problems = _passed(junit) if junit else None, []
+    passed = _passed(junit) if junit is not None else None
+    context = context or Context.of(PROJECT)
+    if passed is not None:
+        context = Context(context.project, context.runs, passed)
+    problems = []
     for claim in ledger:
         if claim.status != (due := derive_status(claim)):
             problems.append(f"{claim.id}: status {claim.status!r}, but its evidence says {due!r}")
-        for evidence in claim.evidence:
+        if lack := _lacks(claim):
+            problems.append(f"{claim.id}: {lack}")
+        for item in claim.evidence:
             try:
-                _check_evidence(evidence, passed)
+                item.check(context)
             except BadInput as error:
                 problems.append(f"{claim.id}: {error}")
     return problems
 
 
-def _check_evidence(e: Evidence, passed: set[str] | None) -> None:
-    """Raise BadInput if the evidence does not exist or does not show what is said."""
-    side = e.get("side", "for")
-    _need(side in ("for", "against"), f"side {side!r} is neither 'for' nor 'against'")
-    if "chapter" in e:
-        name, _, anchor = e["chapter"].partition("#")
-        paths = [PROJECT / "book" / f"{name}{end}" for end in (".ipynb", ".md")]
-        text = "".join(path.read_text() for path in paths if path.is_file())
-        _need(text, f"chapter {name!r} does not exist")
-        there = not anchor or f"({anchor})=" in text or f":label: {anchor}" in text
-        _need(there, f"chapter {name!r} has no anchor {anchor!r}")
-    elif "test" in e:
-        name, _, function = e["test"].partition("::")
-        _need((PROJECT / name).is_file(), f"test file {name!r} does not exist")
-        nodes = ast.walk(ast.parse((PROJECT / name).read_text()))
-        there = function in {n.name for n in nodes if isinstance(n, ast.FunctionDef)}
-        _need(there, f"{name} has no test {function!r}")
-        _need(passed is None or e["test"] in passed, f"{e['test']} did not pass")
-    elif "record" in e:
-        runs = records.read(PROJECT / "book" / "records" / e["record"])
-        runs = records.select(runs, **e.get("where", {}))
-        hits, need = sum(_shows(run, e) for run in runs), e.get("at_least", len(runs))
-        said = f"{hits} of {len(runs)} runs show {e}, {need} needed"
-        _need(runs and hits >= need, f"record {e['record']!r}: {said}")
-    elif "certificate" in e:
-        path = PROJECT / e["certificate"]
-        _need(path.is_file(), f"certificate {e['certificate']!r} does not exist")
-        missing = sorted(set(e.get("proved", [])) - set(json.loads(path.read_text())["proved"]))
-        _need(not missing, f"certificate {e['certificate']!r} does not prove {missing}")
-    else:
-        raise BadInput(f"evidence {e!r} names no chapter, test, record or certificate")
+def _lacks(claim: Claim) -> str:
+    """What a claim of this kind needs and does not have."""
+    kinds = {type(e) for e in claim.evidence} - {Chapter}
+    if kinds and claim.kind == "certificate" and Stored not in kinds:
+        return "kind certificate, but it cites none"
+    if kinds and claim.kind == "theorem" and Test not in kinds:
+        return "kind theorem, but no test of an instance is cited"
+    if kinds and claim.kind == "experiment" and not kinds & {Record, Test}:
+        return "kind experiment, but it cites neither a record nor a test"
+    return ""
 
 
-def _need(condition: object, otherwise: str) -> None:
-    if not condition:
-        raise BadInput(otherwise)
-
-
-def _shows(run: records.Record, e: Evidence) -> bool:
-    """Whether a run has the ``verdict`` named and metrics from ``min`` to ``max``."""
-    got = {k: math.nan if v is None else v for k, v in run["metrics"].items()}
-    return (
-        run["verdict"] == e.get("verdict", run["verdict"])
-        and all(got[k] >= v for k, v in e.get("min", {}).items())
-        and all(got[k] <= v for k, v in e.get("max", {}).items())
-    )
+def summary(ledger: Iterable[Claim], run: bool = False) -> str:
+    """How much there is, in one line; ``run`` says that the tests were run and not looked up."""
+    ledger = list(ledger)
+    items = [e for claim in ledger for e in claim.evidence]
+    tests = len({e.test for e in items if isinstance(e, Test)})
+    how = "passed in the test run" if run else "looked up, not run"
+    return f"{len(ledger)} claims, {len(items)} pieces of evidence; {tests} tests {how}"
 
 
 def _passed(junit: records.StrPath) -> set[str]:
-    """Ids of the tests that passed in a pytest report: all parameter sets of each."""
+    """Ids of the tests that passed in a pytest report: all parameter sets of each.
+
+    BadInput if the file is no such report. A document type is refused, since it could define
+    entities that expand without end.
+    """
+    path = Path(junit)
     passed: dict[str, bool] = {}
-    for case in ET.parse(junit).iter("testcase"):
-        file = case.get("classname", "").replace(".", "/")
-        test = f"{file}.py::{case.get('name', '').partition('[')[0]}"
-        good = all(case.find(tag) is None for tag in ("failure", "error", "skipped"))
-        passed[test] = passed.get(test, True) and good
+    fault = f"{str(junit)!r} is no report of a test run"
+    remedy = "make one with python -m pytest tests --junitxml build/junit.xml"
+    tags: list[str] = []
+    test = ""
+
+    def refuse(*_: Any) -> None:
+        raise BadInput(f"{fault}: it has a document type; {remedy}")
+
+    def start(tag: str, given: dict[str, str]) -> None:
+        nonlocal test
+        if not tags and tag not in ("testsuites", "testsuite"):
+            raise BadInput(f"{fault}: it begins with <{tag[:40]}>; {remedy}")
+        tags.append(tag)
+        if tag == "testcase":
+            file = given.get("classname", "").replace(".", "/")
+            test = f"{file}.py::{given.get('name', '').partition('[')[0]}"
+            passed.setdefault(test, True)
+        elif tag in ("failure", "error", "skipped") and "testcase" in tags:
+            passed[test] = False
+
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = refuse
+    parser.StartElementHandler = start
+    parser.EndElementHandler = lambda _: tags.pop()
+    try:
+        if not path.is_file():
+            raise BadInput(f"{str(junit)!r} is no file; {remedy}")
+        parser.Parse(path.read_bytes(), True)
+    except (OSError, ValueError, expat.ExpatError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"{fault}: {error}; {remedy}") from None
     return {test for test, good in passed.items() if good}
 
 
-def markdown(ledger: list[Claim]) -> str:
+def markdown(ledger: Iterable[Claim]) -> str:
     """The ledger as MyST Markdown, a section a status, for the page *What holds*."""
-    parts = []
+    ledger = list(ledger)
+    parts = [f"{summary(ledger)}. (`make test` runs them.)", ""]
     for status in STATUSES:
         rows = [c for c in ledger if c.status == status]
         if rows:
-            parts += [f"## {status.capitalize()} ({len(rows)})", "", *map(_entry, rows)]
+            title = status[0].upper() + status[1:]
+            parts += [f"## {title} ({len(rows)})", "", *map(_entry, rows)]
     return "\n".join(parts)
 
 
 def _entry(claim: Claim) -> str:
     """One claim as an entry of a definition list: what is said, then what shows it."""
-    text = f"**{claim.id}** · {claim.source} · {claim.kind}\n: {claim.statement}\n"
+    head = f"**{claim.id}** · {claim.source} · {claim.kind}"
+    text = f"({claim.anchor})=\n\n{head}\n: {escape(claim.statement)}\n"
     if claim.correction:
-        text += f"\n  *Correction:* {claim.correction}\n"
-    if cited := "; ".join(dict.fromkeys(map(_cite, claim.evidence))):
-        text += f"\n  *Evidence:* {cited}\n"
+        text += f"\n  *Correction:* {escape(claim.correction)}\n"
+    if claim.evidence:
+        text += f"\n  *Evidence:* {'; '.join(dict.fromkeys(map(cite, claim.evidence)))}\n"
     return text
 
 
-def _cite(e: Evidence) -> str:
-    side = "against it: " if e.get("side") == "against" else ""
-    if "chapter" in e:
-        name, _, anchor = e["chapter"].partition("#")
-        return f"{side}{{ref}}`{anchor}`" if anchor else f"{side}{{doc}}`{name}`"
-    kind = next(k for k in ("test", "record", "certificate") if k in e)
-    said = f"{side}{kind} `{e[kind].split('::')[-1].split('/')[-1]}`"
-    where = [f"{k} {v}" for k, v in e.get("where", {}).items()] + [e.get("verdict", "")]
-    return said + (f" ({', '.join(filter(None, where))})" if any(where) else "")
+def escape(text: str) -> str:
+    """Plain text as Markdown that shows exactly these characters; mathematics in $…$ stays.
+
+    No tag can begin in mathematics either, since < and > become the commands of TeX.
+    """
+    parts = re.split(r"(\$[^$]+\$)", " ".join(text.split()))
+    tex = {"<": r"\lt ", ">": r"\gt "}
+    return "".join(
+        re.sub("[<>]", lambda m: tex[m[0]], part)
+        if i % 2
+        else re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", part)
+        for i, part in enumerate(parts)
+    )
+
+
+def cite(item: Evidence) -> str:
+    """Evidence in words, as Markdown: what was compared, and which side it is on."""
+    against = "against it: " if getattr(item, "side", "for") == "against" else ""
+    return f"{against}{item}"
+
+
+def text(claim: Claim) -> str:
+    """A claim for a terminal: its id and status, what is said, and what shows it, a line each."""
+    lines = [f"{claim.id}: {claim.status}", f"  {claim.statement}"]
+    if claim.correction:
+        lines.append(f"  Correction: {claim.correction}")
+    lines += [f"  - {_plain(item)}" for item in claim.evidence]
+    return "\n".join(lines)
+
+
+def _plain(item: Evidence) -> str:
+    """Evidence in words, without Markdown."""
+    if isinstance(item, Chapter):
+        return f"chapter {item.chapter}"
+    return cite(item).replace("`", "")

@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep("--executor", choices=("local", "dask"), default="local", help="local | dask")
     sweep("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, tcp://HOST:8786")
     again = command(_reproduce, "train some runs that a claim rests on again, and compare")
-    again("claim", nargs="?", help="a claim's id, see samlib claims (default: any claim)")
+    again("claim", nargs="?", help="a claim's id, see samlib claims (default: all records)")
     again("--runs", type=int, default=3, help="how many, picked at random")
     again("--seed", type=int, help="draws them (default: anew each time)")
     data = command(_data, "show, check and download the data sets")
@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         add("--device", default="auto", help="auto | cpu | cuda")
         add("--threads", type=int, default=1, help="CPU threads")
     claims = command(_claims, "the ledger of claims and its evidence")
+    claims("claim", nargs="?", help="a claim's id (default: all claims)")
     claims("--check", metavar="JUNIT.xml", help="check against a test run's report")
     return parser
 
@@ -203,12 +204,13 @@ def _data(args: argparse.Namespace) -> int:
 
 
 def _claims(args: argparse.Namespace) -> int:
-    from samlib import claims
+    from samlib import claims, reproduce
 
-    ledger = claims.load()
-    for claim in ledger:
-        print(f"{claim.id:<28} {claim.status:<24} {claim.statement}")
+    ledger = reproduce.find(args.claim)
     problems = claims.check(ledger, junit=args.check)
+    for claim in ledger:
+        print(claims.text(claim))
+    print(claims.summary(ledger, run=args.check is not None))
     for problem in problems:
         print(f"samlib claims: {problem}", file=sys.stderr)
     return int(bool(problems))

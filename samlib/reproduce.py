@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from samlib import claims, records
+from samlib.claims import Claim
 from samlib.errors import BadInput, check_whole
+from samlib.evidence import Context, Record, Stored, Test
 from samlib.runs import RunSpec
 from samlib.train import train
 
@@ -44,36 +46,46 @@ def agree(a: float, b: float, digits: int = DIGITS) -> bool:
     return abs(a - b) <= unit
 
 
-def resting_on(ledger: Iterable[claims.Claim]) -> list[tuple[str, records.Record]]:
-    """The recorded runs that these claims cite, each with its experiment's name and only once."""
+def resting_on(ledger: Iterable[Claim]) -> list[tuple[str, records.Record]]:
+    """The recorded runs that these claims cite, each with its experiment's name and only once.
+
+    They are the runs of which a claim speaks, and all runs of the records that its tests read.
+    """
+    context = Context.of(claims.PROJECT)
     runs: dict[tuple[str, str], records.Record] = {}
-    for claim in ledger:
-        for evidence in claim.evidence:
-            if name := evidence.get("record"):
-                every = records.read(claims.PROJECT / "book" / "records" / name)
-                for record in records.select(every, **evidence.get("where", {})):
-                    runs[name, record["id"]] = record
+    for item in (e for claim in ledger for e in claim.evidence):
+        if isinstance(item, Record):
+            cited = {item.record: item.runs(context)}
+        else:
+            names = item.reads if isinstance(item, Test) else []
+            cited = {name: context.runs(name) for name in names}
+        runs |= {(name, run["id"]): run for name, some in cited.items() for run in some}
     return [(name, record) for (name, _), record in runs.items()]
+
+
+def recorded() -> list[tuple[str, records.Record]]:
+    """All runs of all records, each with its experiment's name."""
+    folders = sorted((claims.PROJECT / "book" / "records").glob(f"*/{records.RUNS}"))
+    return [(path.parent.name, run) for path in folders for run in records.read(path.parent)]
 
 
 def reproduce(
     claim: str | None = None, runs: int = 3, seed: int | None = None, **kw: Any
 ) -> Iterator[Repeat]:
-    """Train again ``runs`` of the runs that a claim, or any claim, rests on; each as it ends.
+    """Train again ``runs`` of the runs that a claim rests on, or of all recorded runs.
 
-    They are drawn at random, or by ``seed``. Other keywords are those of
-    :func:`samlib.train.train_many`. BadInput if there is no such claim; it then names those that
-    there are. A claim that rests on no recorded run yields nothing.
+    They are drawn at random, or by ``seed``, and each is yielded as it ends. Other keywords are
+    those of :func:`samlib.train.train_many`. BadInput if there is no such claim; it then names
+    those that there are. A claim that rests on no recorded run yields nothing.
     """
     check_whole("runs", runs)
-    ledger = find(claim)
-    rests = resting_on(ledger)
+    rests = recorded() if claim is None else resting_on(find(claim))
     for name, record in random.Random(seed).sample(rests, min(runs, len(rests))):
         run = train(RunSpec.from_json(record["spec"]), **kw)
         yield Repeat(name, record, run.verdict, run.metrics["loss"])
 
 
-def find(claim: str | None) -> list[claims.Claim]:
+def find(claim: str | None) -> list[Claim]:
     """The claim of this id, or all of them; BadInput lists the ids that exist."""
     ledger = claims.load()
     if claim is None:
@@ -84,14 +96,14 @@ def find(claim: str | None) -> list[claims.Claim]:
     return found
 
 
-def otherwise(claim: claims.Claim) -> list[str]:
+def otherwise(claim: Claim) -> list[str]:
     """What a claim rests on besides records: the commands that check it again."""
     lines = []
-    for evidence in claim.evidence:
-        if "test" in evidence:
-            lines.append(f"python -m pytest {evidence['test']}")
-        elif "certificate" in evidence:
-            load = f"Certificate.load('{evidence['certificate']}')"
+    for item in claim.evidence:
+        if isinstance(item, Test):
+            lines.append(f"python -m pytest {item.test}")
+        elif isinstance(item, Stored):
+            load = f"Certificate.load('{item.certificate}')"
             code = f"from samlib.certify import Certificate; print({load}.recheck())"
             lines.append(f'python -c "{code}"')
     return lines

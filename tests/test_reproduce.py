@@ -18,9 +18,14 @@ SPECS = [
 ]
 LEDGER = """
 - {id: small, source: ours, statement: s, kind: experiment, status: holds,
-   evidence: [{record: small, where: {rho: 2}}, {record: small, where: {seed: 0}}]}
-- {id: proved, source: ours, statement: s, kind: theorem, status: holds,
-   evidence: [{chapter: a}, {test: "tests/test_a.py::test_b"}, {certificate: book/c.json}]}
+   evidence: [{record: small, where: {rho: 2}, of: 2, none: {verdict: diverged}},
+              {record: small, where: {seed: 0}, of: 2, none: {verdict: diverged}}]}
+- {id: proved, source: ours, statement: s, kind: theorem,
+   status: proved in the text; instances tested,
+   evidence: [{chapter: a}, {test: "tests/test_a.py::test_b"},
+              {certificate: book/c.json, proved: [exists]}]}
+- {id: tested, source: ours, statement: s, kind: experiment, status: holds,
+   evidence: [{test: "tests/test_a.py::test_b", reads: [small]}]}
 - {id: nothing, source: ours, statement: s, kind: theorem, status: open}
 """
 
@@ -101,4 +106,7 @@ def test_a_claim_without_records_says_how_to_check_it(
     assert main(["reproduce", "nothing"]) == 0
     assert "nothing yet" in capsys.readouterr().out
     assert main(["reproduce", "smal"]) == 2
-    assert "claim 'smal' is unknown; use one of small, proved, nothing" in capsys.readouterr().err
+    assert (
+        "claim 'smal' is unknown; use one of small, proved, tested, nothing"
+        in capsys.readouterr().err
+    )
