@@ -22,6 +22,7 @@ from samlib.errors import BadInput, check_choice, check_whole
 from samlib.runs import RunSpec
 
 SIDES = ("for", "against")
+NAME = r"[A-Za-z0-9][\w.-]{0,99}"  # of a record: a folder's
 STALLED = tuple(f"stalled: {kind}" for kind in ("chaotic", "saddle"))
 FIELDS = {f.name: f.default for f in dataclasses.fields(RunSpec)}
 NUMBERS = {k for k, v in FIELDS.items() if type(v) in (int, float)} | {"n", "batch"}
@@ -45,6 +46,11 @@ class Context:
         """The context of a checkout, which reads each record once."""
         folder = project / "book" / "records"
         return cls(project, cache(lambda name: records.read(folder / name)), passed)
+
+    def has(self, record: str) -> bool:
+        """Whether there is a record of this name."""
+        path = self.project / "book" / "records" / record / records.RUNS
+        return re.fullmatch(NAME, record) is not None and path.is_file()
 
 
 @dataclass(frozen=True)
@@ -118,9 +124,9 @@ class Chapter:
         """Raise BadInput unless the chapter and its anchor exist."""
         name, _, anchor = self.chapter.partition("#")
         paths = [context.project / "book" / f"{name}{end}" for end in (".ipynb", ".md")]
-        text = "".join(path.read_text() for path in paths if path.is_file())
-        _need(text, f"chapter {name!r} does not exist")
-        found = re.search(rf"\({re.escape(anchor)}\)=|:label: {re.escape(anchor)}(?![\w-])", text)
+        there = [_anchors(p, p.stat().st_mtime_ns) for p in paths if p.is_file()]
+        _need(there, f"chapter {name!r} does not exist")
+        found = any(anchor in anchors for anchors in there)
         _need(not anchor or found, f"chapter {name!r} has no anchor {anchor!r}")
 
     def __str__(self) -> str:
@@ -148,15 +154,13 @@ class Test:
         name, _, function = self.test.partition("::")
         path = context.project / name
         _need(path.is_file(), f"test file {name!r} does not exist")
-        tree = ast.parse(path.read_text())
-        found = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == function]
-        _need(found, f"{name} has no test {function!r}")
+        said = _strings(path, path.stat().st_mtime_ns)
+        _need(function in said, f"{name} has no test {function!r}")
+        anywhere = set().union(*said.values())
         for record in self.reads:
             context.runs(_record_name(record))
-            _need(record in _words(tree), f"{name} does not name the record {record!r} anywhere")
-        folder = context.project / "book" / "records"
-        there = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
-        unsaid = sorted((_words(found[0]) & there) - set(self.reads))
+            _need(record in anywhere, f"{name} does not name the record {record!r} anywhere")
+        unsaid = [r for r in sorted(said[function] - set(self.reads)) if context.has(r)]
         _need(not unsaid, f"{self.test} reads {unsaid}; say so: reads: [{', '.join(unsaid)}]")
         passed = context.passed is None or self.test in context.passed
         _need(passed, f"{self.test} did not pass")
@@ -332,21 +336,21 @@ def build(kind: type, entry: Any, name: str) -> Any:
     """``kind(**entry)``; BadInput names a key that it does not have, or one that is missing."""
     if not isinstance(entry, dict):
         raise BadInput(f"{name}: {entry!r} is no mapping")
+    label = f"{name} {entry[name]!r}" if name in KINDS else name
     fields = {f.name: f for f in dataclasses.fields(kind)}
     for key in entry:
         if key not in fields:
-            raise BadInput(f"{name}: unknown key {key!r}; allowed are {', '.join(fields)}")
+            raise BadInput(f"{label}: unknown key {key!r}; allowed are {', '.join(fields)}")
     for f in fields.values():
         bare = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if (bare or f.name == "count") and f.name not in entry:
-            raise BadInput(f"{name}: key {f.name!r} is missing")
+            raise BadInput(f"{label}: key {f.name!r} is missing")
     if name in KINDS and not isinstance(entry[name], str):
-        raise BadInput(f"{name}: {entry[name]!r} is no text")
+        raise BadInput(f"{label} is no text")
     try:
         return kind(**entry)
     except BadInput as error:
-        label = entry[name] if name in KINDS else ""
-        raise BadInput(f"{name}{f' {label!r}' if label else ''}: {error}") from None
+        raise BadInput(f"{label}: {error}") from None
 
 
 class _NoMetric(Exception):
@@ -359,15 +363,27 @@ def _need(condition: object, otherwise: str) -> None:
 
 
 def _record_name(name: Any) -> str:
-    if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name):
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
         raise BadInput(f"{name!r} is no name of a record")
     return name
 
 
-def _words(tree: ast.AST) -> set[str]:
-    """All strings written in a piece of code."""
-    nodes = (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant))
-    return {v for v in nodes if isinstance(v, str)}
+@cache
+def _strings(path: Path, changed: int) -> dict[str, set[str]]:
+    """The strings written in each function of a module, and under "" those outside of them."""
+    said: dict[str, set[str]] = {"": set()}
+    for node in ast.parse(path.read_text()).body:
+        inside = node.name if isinstance(node, ast.FunctionDef) else ""
+        values = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant)]
+        said.setdefault(inside, set()).update(v for v in values if isinstance(v, str))
+    return said
+
+
+@cache
+def _anchors(path: Path, changed: int) -> set[str]:
+    """The anchors of a chapter that can be referred to."""
+    found = re.findall(r"\(([\w-]+)\)=|:label: ([\w-]+)", path.read_text())
+    return {mark or label for mark, label in found}
 
 
 def _limits(name: str, limits: Any) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from samlib import claims, records
 from samlib.claims import Claim
 from samlib.errors import BadInput, check_whole
@@ -19,18 +21,28 @@ DIGITS = 3  # to which the losses of a run that is not chaotic agree
 
 @dataclass(frozen=True)
 class Repeat:
-    """A recorded run of an experiment, and the verdict and loss of the same spec trained again."""
+    """A recorded run of an experiment, and the verdict and loss of the same spec trained again.
+
+    ``rises`` says that the recorded loss rises somewhere, between two points that were kept.
+    """
 
     experiment: str
     record: records.Record
     verdict: str
     loss: float
+    rises: bool
 
     @property
     def chaotic(self) -> bool:
-        """Whether rounding alone changes the loss: no two machines agree on it."""
+        """Whether rounding alone may change the loss, so that two machines need not agree on it.
+
+        So it is in a run that diverged or is stalled in chaos, and in one that got on (it
+        converged, or is still running) if its loss has ever risen: then it went through chaos.
+        """
+        if self.record["verdict"] in ("converged", "running"):
+            return self.rises
         stall = self.record["metrics"].get("stall")
-        return self.record["verdict"] in ("running", "diverged") or stall == "chaotic"
+        return bool(self.record["verdict"] == "diverged" or stall == "chaotic")
 
     @property
     def same(self) -> bool:
@@ -82,7 +94,13 @@ def reproduce(
     rests = recorded() if claim is None else resting_on(find(claim))
     for name, record in random.Random(seed).sample(rests, min(runs, len(rests))):
         run = train(RunSpec.from_json(record["spec"]), **kw)
-        yield Repeat(name, record, run.verdict, run.metrics["loss"])
+        yield Repeat(name, record, run.verdict, run.metrics["loss"], rises(name, record["id"]))
+
+
+def rises(experiment: str, run_id: str) -> bool:
+    """Whether the recorded loss of a run rises somewhere, between two points that were kept."""
+    folder = claims.PROJECT / "book" / "records" / experiment
+    return bool((np.diff(records.read_curves(folder, run_id)["loss"]) > 0).any())
 
 
 def find(claim: str | None) -> list[Claim]:
