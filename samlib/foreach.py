@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -39,6 +40,15 @@ def add_scaled(params: list[Tensor], directions: list[Tensor], factor: float) ->
         torch._foreach_add_(params, torch._foreach_mul(directions, factor))
     else:
         torch._foreach_add_(params, directions, alpha=factor)
+
+
+def inner_product(pairs: list[tuple[Tensor, Tensor]]) -> float:
+    """The sum of the inner products of the pairs, in float32 or better; NaN if there is none."""
+    products = [
+        torch.dot(*(t.reshape(-1).float() if t.dtype in _HALF else t.reshape(-1) for t in pair))
+        for pair in pairs
+    ]
+    return float(sum(p.to(products[0].device) for p in products)) if products else math.nan
 
 
 def subtract_orthogonal(pairs: list[tuple[Any, Tensor | None]], alpha: float) -> None:

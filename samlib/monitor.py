@@ -14,13 +14,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from samlib.diagnostics import EPSILON, explain_running, running_verdict
 from samlib.errors import BadInput, check_number
-from samlib.foreach import norm_of
-from samlib.optim import SAM, ramp
+from samlib.optim import SAM, StepInfo, ramp
 
 SPACING = 0.04  # a point of the history, and a look at the verdict, whenever steps grew by 4 %
 
@@ -81,12 +79,18 @@ class HallucinationMonitor:
         linearly back over 4t steps. It sets ``warm_start`` of every group and ``rho_schedule``,
         so give ``ramp(monitor.ramp_steps)`` again when you resume.
 
+    When the optimizer loads an earlier state, the monitor forgets what came after it. In a new
+    process it starts anew, and the first values are those of the first step that it sees.
+
     Attributes
     ----------
     reading: the last :class:`Reading`. verdict: see above. changes: (step, verdict) at each change.
     remedy_step: the step at which the remedy began, or None. ramp_steps: its ramp.
 
-    Raises ``BadInput`` for another optimizer.
+    Raises
+    ------
+    BadInput
+        For another optimizer, and for one that maximizes.
     """
 
     def __init__(
@@ -100,6 +104,10 @@ class HallucinationMonitor:
     ) -> None:
         if not isinstance(optimizer, SAM):
             raise BadInput(f"optimizer is a {type(optimizer).__name__}; the monitor needs a SAM")
+        if any(group.get("maximize") for group in optimizer.param_groups):
+            raise BadInput(
+                "maximize = True: the monitor judges falling losses; minimize −f instead"
+            )
         self.optimizer, self.callbacks, self.auto_remedy = optimizer, list(callbacks), auto_remedy
         self.baseline = (
             None if baseline is None else check_number("baseline", baseline, strict=True)
@@ -109,63 +117,91 @@ class HallucinationMonitor:
         self.remedy_step: int | None = None
         self.ramp_steps, self.verdict = 0, "running"
         self.reading: Reading | None = None
-        self._start_over(optimizer.param_groups[0]["sam_step"])
+        self._seen: StepInfo | None = None
+        self._loads = len(optimizer.loads)
+        self._schedule: Callable[[int], float] | None = None  # that the remedy replaced
+        self._start_over(optimizer.steps)
 
     def _start_over(self, step: int) -> None:
         """Forget the history: steps are counted from here."""
         self._origin = self._last = step
         self._next = self._due = 0.0
-        self.optimizer.keep_gradients = True
         self._history: list[tuple[float, ...]] = []  # (step, loss, grad_norm, shifted_grad_norm)
         self._sums, self._count = (0.0, 0.0, 0.0), 0  # since the last entry
+        self.optimizer.observe(self, step)
 
-    def record(self, loss: Any = None, shifted_loss: Any = None, grad_scale: float = 1) -> Reading:
+    def _go_back(self, step: int) -> None:
+        """A state of the optimizer at ``step`` was loaded: forget what came after it."""
+        if self.remedy_step is not None and step < self.remedy_step:
+            self.optimizer.rho_schedule = self._schedule
+            self.remedy_step, self.ramp_steps = None, 0
+        self.changes = [change for change in self.changes if change[0] <= step]
+        self.verdict = self.changes[-1][1] if self.changes else "running"
+        before = [entry for entry in self._history if entry[0] <= step - self._origin]
+        if not before:
+            self._start_over(step)
+        elif len(before) < len(self._history):
+            self._history = before
+            self._sums, self._count = (0.0, 0.0, 0.0), 0
+            self._next = before[-1][0] * (1 + SPACING)
+        self._last, self._due = step, 0.0
+        if self.reading is not None and self.reading.step > step:
+            self.reading = None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.optimizer.observe(self, 0)  # a copy watches a copy
+
+    def record(
+        self, loss: Any = None, shifted_loss: Any = None, grad_scale: float | None = None
+    ) -> Reading:
         """After a step: read it if a reading is due, renew the verdict, return the last reading.
 
         After ``step(closure)`` the losses are known; where you drive the passes by hand, give them,
-        and with a gradient scaler the ``scaler.get_scale()`` of the step. Call it before the
-        gradients are cleared.
+        and with a gradient scaler the ``scaler.get_scale()`` of the step, here or to
+        ``perturbed()``. Call it before the gradients are cleared, once a step or less often.
 
         Raises
         ------
         BadInput
-            If a loss or the gradients are missing.
+            If a loss or the gradients are missing, before any step, and at x⁺.
         """
         sam = self.optimizer
-        step = sam.param_groups[0]["sam_step"]
-        known = (
-            sam.losses if loss is None else (loss, loss if shifted_loss is None else shifted_loss)
-        )
-        if known is None:
-            raise BadInput("the losses are unknown: give record(loss, shifted_loss)")
-        base = math.isnan(sam.ascent_norm) or (loss is None and known[0] is known[1])
-        if self.reading is None or (step >= self._due and (base or sam.first_gradients)):
-            self.reading = self._read(_number(known[0]), _number(known[1]), base, grad_scale)
+        sam.refuse_perturbed("record()")
+        for step in sam.loads[self._loads :]:
+            self._go_back(step)
+        self._loads = len(sam.loads)
+        step = sam.steps
+        info = None if self.reading is not None and step < self._due else sam.step_info()
+        if info is not None and info is not self._seen:
+            self.reading = self._read(info, loss, shifted_loss, grad_scale)
+            self._seen = info
             self._due = step + min(self.every, SPACING * (step - self._origin))
             self._remember(self.reading)
-        # Nothing old is read twice, and the next reading finds its gradients, if it comes as soon.
-        sam.ascent_norm, sam.first_gradients = math.nan, {}
-        sam.keep_gradients = sam.rule == "gsam" or 2 * step - self._last >= self._due
+        if self.reading is None:
+            raise BadInput("no step to read yet: call record() after optimizer.step(), once a step")
+        # The next reading is due at a step at which the next call may come; nobody needs earlier
+        # gradients than those.
+        pace = min(max(1, step - self._last), self.every)
+        sam.observe(self, math.ceil(max(self._due, step + pace)))
         self._last = step
         return self.reading
 
-    @torch.no_grad()
-    def _read(self, loss: float, shifted: float, base_step: bool, grad_scale: float) -> Reading:
-        sam = self.optimizer
-        step = sam.param_groups[0]["sam_step"]
-        second = {p: p.grad for g in sam.param_groups for p in g["params"] if p.grad is not None}
-        if not second:
-            raise BadInput("no gradients to read: call record() before zero_grad()")
-        norm_plus = norm_of(list(second.values()))
-        if base_step or not sam.first_gradients:
-            return Reading(step, loss, shifted, norm_plus, norm_plus, 1.0)
-        first = sam.first_gradients
-        whole = sam.ascent_norm
-        if sam.adaptive or grad_scale != 1:  # then that is another norm
-            whole = norm_of(list(first.values()))
-        inner = _inner([(first[p], g) for p, g in second.items() if p in first])
-        cosine = max(-1.0, min(1.0, inner / (whole * norm_plus or 1.0)))
-        return Reading(step, loss, shifted, whole / grad_scale, norm_plus, cosine)
+    def _read(self, info: StepInfo, loss: Any, shifted: Any, grad_scale: float | None) -> Reading:
+        if loss is None:
+            loss, shifted = info.loss, info.shifted_loss
+        elif shifted is None:
+            shifted = loss
+        scale = 1.0
+        if grad_scale is not None:  # beyond what perturbed() was told
+            scale = check_number("grad_scale", grad_scale, strict=True) / info.grad_scale
+        norm, cosine = info.grad_norm, 1.0
+        if not info.base:
+            norm /= scale
+            inner = info.inner / scale
+            cosine = max(-1.0, min(1.0, inner / (norm * info.shifted_grad_norm or 1.0)))
+        losses = _number(loss), _number(shifted)
+        return Reading(info.step, *losses, norm, info.shifted_grad_norm, cosine)
 
     def _remember(self, r: Reading) -> None:
         if not math.isfinite(r.loss):
@@ -193,15 +229,18 @@ class HallucinationMonitor:
             self.remedy()
 
     def remedy(self) -> None:
-        """Take as many plain base steps as SAM has made, then ramp ρ up over four times as many."""
+        """Take as many plain base steps as SAM has made, then ramp ρ up over four times as many.
+
+        SAM's steps are counted from where the monitor last started: when it was made, or when it
+        last applied the remedy.
+        """
         sam = self.optimizer
-        step = sam.param_groups[0]["sam_step"]
-        base, self.remedy_step = max(1, step - self._origin), step
+        base, self.remedy_step = max(1, sam.steps - self._origin), sam.steps
         self.ramp_steps = 4 * base
         for group in sam.param_groups:
-            group["warm_start"] = step + base
-        sam.rho_schedule = ramp(self.ramp_steps)
-        self._start_over(step)
+            group["warm_start"] = sam.steps + base
+        self._schedule, sam.rho_schedule = sam.rho_schedule, ramp(self.ramp_steps)
+        self._start_over(sam.steps)
         self._change("running")
 
     def explain(self) -> str:
@@ -214,14 +253,10 @@ class HallucinationMonitor:
 
 
 def _number(loss: Any) -> float:
-    return float(loss.detach() if isinstance(loss, Tensor) else loss)
-
-
-def _inner(pairs: list[tuple[Tensor, Tensor]]) -> float:
-    """Sum of the inner products of pairs, in float32 or better."""
-    half = (torch.float16, torch.bfloat16)
-    products = [
-        torch.dot(*(t.reshape(-1).float() if t.dtype in half else t.reshape(-1) for t in pair))
-        for pair in pairs
-    ]
-    return float(sum(p.to(products[0].device) for p in products)) if products else math.nan
+    try:
+        return float(loss.detach() if isinstance(loss, Tensor) else loss)
+    except (TypeError, ValueError, RuntimeError):
+        text = "unknown" if loss is None else f"a {type(loss).__name__} and no number"
+        raise BadInput(
+            f"the loss is {text}: return it from the closure, or give record(loss, shifted_loss)"
+        ) from None

@@ -8,6 +8,7 @@ import itertools
 import pickle
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -534,6 +535,9 @@ def test_missing_closure_and_wrong_order_say_what_to_do() -> None:
         ({"rho": -1}, "rho = -1 is not a number in [0, ∞); 0 gives the base optimizer"),
         ({"rho": float("nan")}, "rho = nan is not a number"),
         ({"rho": "big"}, "rho = 'big' is not a number"),
+        ({"rho": "0.1"}, "rho = '0.1' is not a number in [0, ∞); 0 gives the base optimizer"),
+        ({"rho": True}, "rho = True is not a number in [0, ∞); 0 gives the base optimizer"),
+        ({"warm_start": True}, "warm_start = True is not a number of steps ≥ 0"),
         ({"rule": "sham"}, "rule = 'sham' is none of ('sam', 'asam', 'unnormalised', 'gsam')"),
         ({"gsam_alpha": -0.1}, "gsam_alpha = -0.1 is not a number in [0, ∞)"),
         ({"warm_start": 0.1}, "warm_start = 0.1 is not a number of steps ≥ 0"),
@@ -541,6 +545,13 @@ def test_missing_closure_and_wrong_order_say_what_to_do() -> None:
         ({"rho_schedule": 100}, "rho_schedule = 100 is not a callable, as ramp(1000)"),
         ({"m_sam": True}, "m_sam=True needs model=DistributedDataParallel"),
         ({"base_optimizer": "SGD"}, "base_optimizer = 'SGD': give a class, as torch.optim.SGD"),
+        ({"base_optimizer": torch.optim.LBFGS}, "base_optimizer = LBFGS: it calls its closure"),
+        ({"base_optimizer": torch.optim.SparseAdam}, "base_optimizer = SparseAdam: sparse grad"),
+        (
+            {"base_optimizer": partial(SAM, base_optimizer=torch.optim.SGD)},
+            "base_optimizer = SAM: SAM within SAM is not defined",
+        ),
+        ({"differentiable": True}, "differentiable = True is not supported"),
     ],
 )
 def test_bad_input_names_value_range_and_remedy(change: dict[str, Any], message: str) -> None:
@@ -558,8 +569,16 @@ def test_more_bad_input() -> None:
     with pytest.raises(BadInput, match=r"steps = 0 is not a number in \[1, ∞\)"):
         ramp(0)
     opt = SAM(params, torch.optim.SGD, lr=0.1, rho_schedule=lambda t: -1.0)
-    with pytest.raises(BadInput, match=r"rho × rho_schedule\(t\) = -0.05 is not a number"):
+    with pytest.raises(BadInput, match=r"rho_schedule\(0\) = -1.0 is not a number in \[0, ∞\)"):
         opt.step(closure_of(opt, lambda: value(params)))
+    opt = SAM(params, torch.optim.SGD, lr=0.1, rho_schedule=lambda t: None)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match=r"rho_schedule\(0\) = None is not a number in \[0, ∞\)"):
+        opt.step(closure_of(opt, lambda: value(params)))
+    opt = SAM(params, torch.optim.SGD, lr=0.1)
+    for bad in (True, "0.1", None):
+        opt.param_groups[0]["rho"] = bad
+        with pytest.raises(BadInput, match=f"rho = {bad!r} is not a number"):
+            opt.radii()
     table = nn.Embedding(4, 2, sparse=True)
     opt = SAM(table.parameters(), torch.optim.SGD, lr=0.1)
     with pytest.raises(BadInput, match="sparse gradients are not supported"):
@@ -599,6 +618,7 @@ def test_any_callable_schedules_the_radius() -> None:
         closure_of(opt, lambda: value(params))()
         with opt.perturbed():
             distance = np.linalg.norm(flat(params).detach().numpy() - X0)
+            closure_of(opt, lambda: value(params))()
         assert distance == pytest.approx(2.0 * 0.5**k, rel=1e-12)
         opt.step()
 
@@ -627,26 +647,281 @@ def test_three_ways_to_drive_it_agree_bit_for_bit(rule: str) -> None:
     assert ends[0] == ends[1] == ends[2]
 
 
-@pytest.mark.parametrize("rule", ["sam", "asam"])
-def test_what_a_step_leaves_to_a_monitor(rule: str) -> None:
+@pytest.mark.parametrize("rule", ["sam", "asam", "unnormalised"])
+def test_step_info_is_what_the_step_was(rule: str) -> None:
     params = tensors()
-    opt = SAM(params, torch.optim.SGD, rho=0.1, rule=rule, lr=0.01)
-    opt.keep_gradients = True
-    loss = opt.step(closure_of(opt, lambda: value(params)))
+    opt = SAM(params, torch.optim.SGD, rho=0.1, rule=rule, warm_start=1, lr=0.01)
+    assert opt.step_info() is None
+    opt.step(closure_of(opt, lambda: value(params)))
     g = gradient(X0)
-    assert opt.losses is not None
-    assert opt.losses[0] is loss
-    move = 0.1 * g / np.linalg.norm(g)
-    if rule == "asam":
-        move = 0.1 * X0**2 * g / np.linalg.norm(X0 * g)
-    shifted = X0 + move
-    loss_shifted = shifted @ Q @ shifted / 2 + np.cos(3 * shifted).sum()
-    assert opt.losses[1].item() == pytest.approx(loss_shifted)
-    assert opt.ascent_norm == pytest.approx(np.linalg.norm(X0 * g if rule == "asam" else g))
-    kept = np.concatenate([opt.first_gradients[p].numpy().reshape(-1) for p in params])
-    assert np.allclose(kept, g, rtol=1e-12)
-    plus = np.concatenate([p.grad.numpy().reshape(-1) for p in params])
-    assert np.allclose(plus, gradient(shifted), rtol=1e-10)
+    size = np.linalg.norm(g)
+    info = opt.step_info()
+    assert (info.step, info.base, info.loss) == (1, True, info.shifted_loss)
+    assert (info.grad_norm, info.shifted_grad_norm) == pytest.approx((size, size))
+    assert info.inner == pytest.approx(size**2)
+
+    x = flat(params).detach().numpy().copy()
+    opt.step(closure_of(opt, lambda: value(params)))
+    assert opt.step_info() is None  # nobody asked for it
+    opt.observe(opt, 4)
+    opt.step(closure_of(opt, lambda: value(params)))
+    assert opt.step_info() is None  # asked for from step 4 on
+    x = flat(params).detach().numpy().copy()
+    loss = opt.step(closure_of(opt, lambda: value(params)))
+    info = opt.step_info()
+    assert opt.step_info() is info
+    g = gradient(x)
+    move = (
+        0.1
+        * {
+            "sam": g / np.linalg.norm(g),
+            "asam": x**2 * g / np.linalg.norm(x * g),
+            "unnormalised": g,
+        }[rule]
+    )
+    plus, y = gradient(x + move), x + move
+    assert (info.step, info.base) == (4, False)
+    assert info.loss.item() == loss.item() == pytest.approx(x @ Q @ x / 2 + np.cos(3 * x).sum())
+    assert info.shifted_loss.item() == pytest.approx(y @ Q @ y / 2 + np.cos(3 * y).sum())
+    numbers = [info.grad_norm, info.shifted_grad_norm, info.inner]
+    expected = [np.linalg.norm(g), np.linalg.norm(plus), g @ plus]
+    assert numbers == pytest.approx(expected, rel=1e-10)
+    with pytest.raises(AttributeError):
+        info.step = 5  # type: ignore[misc]
+
+
+def test_a_closure_that_writes_its_loss_into_one_tensor() -> None:
+    params = tensors()
+    buffer = torch.zeros((), dtype=torch.float64)
+    opt = SAM(params, torch.optim.SGD, rho=0.5, lr=0.01)
+    opt.observe(opt, 0)
+
+    def closure() -> torch.Tensor:
+        loss = closure_of(opt, lambda: value(params))()
+        return buffer.copy_(loss.detach())
+
+    at_x = X0 @ Q @ X0 / 2 + np.cos(3 * X0).sum()
+    assert opt.step(closure).item() == pytest.approx(at_x, rel=1e-12)
+    info = opt.step_info()
+    y = X0 + 0.5 * gradient(X0) / np.linalg.norm(gradient(X0))
+    shifted = y @ Q @ y / 2 + np.cos(3 * y).sum()
+    assert (info.loss.item(), info.shifted_loss.item()) == pytest.approx((at_x, shifted), rel=1e-12)
+    assert not info.base
+
+
+def test_the_default_alpha_of_gsam_is_that_of_its_paper() -> None:
+    params = tensors()
+    opt = SAM(params, torch.optim.SGD, rho=0.07, rule="gsam", lr=0.05)
+    opt.step(closure_of(opt, lambda: value(params)))
+    g = gradient(X0)
+    plus = gradient(X0 + 0.07 * g / np.linalg.norm(g))
+    x = X0 - 0.05 * (plus - 0.4 * (g - (g @ plus) / (plus @ plus) * plus))
+    assert np.allclose(flat(params).detach().numpy(), x, rtol=1e-12)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("base", BASES)
+def test_maximize_is_sam_of_minus_f(rule: str, base: str) -> None:
+    kind, kwargs = BASES[base]
+    ends = []
+    for sign in (1, -1):
+        params = tensors()
+        options = {"rho": 0.07, "rule": rule, "gsam_alpha": 0.25, "lr": 0.05} | kwargs
+        opt = SAM(groups_of(params), kind, maximize=sign < 0, **options)
+        for _ in range(5):
+            opt.step(closure_of(opt, lambda ps=params, s=sign: -s * value(ps)))
+        ends.append(flat(params).detach().numpy())
+    assert np.allclose(*ends, rtol=1e-12)
+    assert not np.allclose(ends[0], X0, rtol=1e-3)
+
+
+def adadelta(x: Array, rho: float, decay: float, steps: int, ascend: float) -> Array:
+    """Zeiler's Adadelta (2012, Algorithm 1) on SAM's gradients, ε = 1e-6, lr 0.5."""
+    squares, moves = np.zeros(SIZE), np.zeros(SIZE)
+    for _ in range(steps):
+        g = gradient(x)
+        d = gradient(x + ascend * g / np.linalg.norm(g)) if ascend else g
+        squares = decay * squares + (1 - decay) * d**2
+        move = d * np.sqrt(moves + 1e-6) / np.sqrt(squares + 1e-6)
+        moves = decay * moves + (1 - decay) * move**2
+        x = x - 0.5 * move
+    return x
+
+
+@pytest.mark.parametrize(
+    ("kind", "own", "decay"),
+    [
+        (torch.optim.Adadelta, {}, 0.9),
+        (torch.optim.Adadelta, {"base_rho": 0.7}, 0.7),
+        (partial(torch.optim.Adadelta, rho=0.7), {}, 0.7),
+    ],
+)
+@pytest.mark.parametrize("rho", [0.0, 0.05, 2.0])
+def test_adadelta_keeps_a_rho_of_its_own(
+    kind: Any, own: dict[str, Any], decay: float, rho: float
+) -> None:
+    params = tensors()
+    opt = SAM(params[:2], kind, rho=rho, lr=0.5, **own)
+    opt.add_param_group({"params": params[2:]})
+    for _ in range(6):
+        opt.step(closure_of(opt, lambda: value(params)))
+        assert [group["rho"] for group in opt.param_groups] == [rho, rho]
+    x = adadelta(X0, rho, decay, 6, rho)
+    assert np.allclose(flat(params).detach().numpy(), x, rtol=1e-10, atol=1e-12)
+
+    # It resumes, from SAM's own state and from one of plain Adadelta, whose rho is no radius.
+    again = tensors()
+    opt2 = SAM(again[:2], kind, rho=rho, lr=0.5, **own)
+    opt2.add_param_group({"params": again[2:]})
+    with torch.no_grad():
+        for p, q in zip(again, params, strict=True):
+            p.copy_(q)
+    opt2.load_state_dict(saved(opt))
+    for each, ps in ((opt, params), (opt2, again)):
+        each.step(closure_of(each, lambda ps=ps: value(ps)))
+    assert torch.equal(flat(params), flat(again))
+    plain = torch.optim.Adadelta([{"params": again[:2]}, {"params": again[2:]}], rho=decay, lr=0.5)
+    opt2.load_state_dict(plain.state_dict())
+    assert [g["rho"] for g in opt2.param_groups] == [rho, rho]
+    assert [g["base_rho"] for g in opt2.param_groups] == [decay, decay]
+
+
+# Gradients of more than one pass. Each of these runs without a word in plain torch.
+def by_hand(opt: SAM, params: list[nn.Parameter], clear: tuple[bool, bool]) -> None:
+    if clear[0]:
+        opt.zero_grad()
+    value(params).backward()
+    with opt.perturbed():
+        if clear[1]:
+            opt.zero_grad()
+        value(params).backward()
+    opt.step()
+
+
+@pytest.mark.parametrize("clear", [(False, True), (True, False), (False, False)])
+def test_passes_by_hand_that_add_to_older_gradients_are_refused(clear: tuple[bool, bool]) -> None:
+    params = tensors()
+    opt = SAM(params, torch.optim.SGD, rho=0.3, lr=0.01)
+    by_hand(opt, params, (True, True))
+    x = flat(params).detach().clone()
+    with pytest.raises(BadInput, match="older gradients were not cleared"):
+        by_hand(opt, params, clear)
+    assert torch.equal(flat(params), x)
+    by_hand(opt, params, (True, True))  # and it goes on
+    expected = X0
+    for _ in range(2):
+        g = gradient(expected)
+        expected = expected - 0.01 * gradient(expected + 0.3 * g / np.linalg.norm(g))
+    assert np.allclose(flat(params).detach().numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("missing", ["both passes", "second pass", "first pass"])
+@pytest.mark.parametrize("options", [{}, {"warm_start": 9}])
+def test_a_closure_that_does_not_clear_is_refused(missing: str, options: dict[str, Any]) -> None:
+    params = tensors()
+    opt = SAM(params, torch.optim.SGD, rho=0.3, lr=0.01, **options)
+    opt.step(closure_of(opt, lambda: value(params)))
+    calls = itertools.count()
+
+    def closure() -> torch.Tensor:
+        first = next(calls) == 0
+        if (first and missing == "second pass") or (not first and missing == "first pass"):
+            opt.zero_grad()
+        loss = value(params)
+        loss.backward()
+        return loss
+
+    x = flat(params).detach().clone()
+    if options and missing == "second pass":  # a warm start has one pass, which clears
+        opt.step(closure)
+        return
+    with pytest.raises(BadInput, match="to accumulate gradients, go over all micro-batches in eac"):
+        opt.step(closure)
+    assert torch.equal(flat(params), x)
+
+
+@pytest.mark.parametrize(
+    "clear",
+    [
+        lambda opt, params: opt.zero_grad(),
+        lambda opt, params: opt.zero_grad(set_to_none=False),
+        lambda opt, params: opt.base_optimizer.zero_grad(),
+        lambda opt, params: [setattr(p, "grad", None) for p in params],
+    ],
+)
+def test_every_way_to_clear_is_seen(clear: Callable[[SAM, Any], Any]) -> None:
+    params = tensors()
+    opt = SAM(params, torch.optim.SGD, rho=0.3, lr=0.01)
+
+    def closure() -> torch.Tensor:
+        clear(opt, params)
+        loss = value(params)
+        loss.backward()
+        return loss
+
+    expected = X0
+    for _ in range(3):
+        opt.step(closure)
+        g = gradient(expected)
+        expected = expected - 0.01 * gradient(expected + 0.3 * g / np.linalg.norm(g))
+    assert np.allclose(flat(params).detach().numpy(), expected, rtol=1e-12)
+
+
+def test_perturbed_without_a_pass_only_looks() -> None:
+    params = tensors()
+    opt = SAM(params, torch.optim.SGD, rho=0.3, lr=0.01)
+    closure_of(opt, lambda: value(params))()
+    for _ in range(2):  # at x⁺ nothing is computed: g still serves
+        with opt.perturbed():
+            away = flat(params).detach().numpy() - X0
+        assert np.linalg.norm(away) == pytest.approx(0.3)
+        with pytest.raises(BadInput, match=r"a perturbed\(\) block before it, with a backward"):
+            opt.step()
+    with opt.perturbed():
+        closure_of(opt, lambda: value(params))()
+    with pytest.raises(BadInput, match="older gradients were not cleared"):
+        opt.perturbed().__enter__()  # would climb along g⁺
+    assert np.array_equal(flat(params).detach().numpy(), X0)
+
+
+def test_clearing_after_the_second_pass_asks_for_another() -> None:
+    params = tensors()
+    opt = SAM(params, torch.optim.SGD, rho=0.3, lr=0.01)
+    closure_of(opt, lambda: value(params))()
+    with opt.perturbed():
+        closure_of(opt, lambda: value(params))()
+    opt.zero_grad()
+    value(params).backward()
+    with pytest.raises(BadInput, match="needs a closure"):
+        opt.step()
+
+
+@pytest.mark.parametrize("what", ["param_groups", "state"])
+def test_replaced_groups_or_state_are_refused(what: str) -> None:
+    params = tensors()
+    opt = SAM(params, torch.optim.SGD, lr=0.1)
+    setattr(opt, what, copy.copy(getattr(opt, what)))
+    with pytest.raises(BadInput, match="was replaced, which the base optimizer does not see"):
+        opt.step(closure_of(opt, lambda: value(params)))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "text"),
+    [
+        (torch.zeros(2, dtype=torch.complex64), "of torch.complex64"),
+        (torch.zeros(2).to(torch.float8_e4m3fn), "of torch.float8_e4m3fn"),
+        (torch.zeros(2, device="meta"), "on the meta device"),
+    ],
+)
+def test_parameters_that_sam_cannot_move(tensor: torch.Tensor, text: str) -> None:
+    odd = nn.Parameter(tensor)
+    with pytest.raises(BadInput, match=f"a parameter is {text}"):
+        SAM([odd], torch.optim.SGD, lr=0.1)
+    opt = SAM(tensors(), torch.optim.SGD, lr=0.1)
+    with pytest.raises(BadInput, match=f"a parameter is {text}"):
+        opt.add_param_group({"params": [odd]})
+    assert len(opt.param_groups) == len(opt.base_optimizer.param_groups) == 1
+    SAM([*tensors(), odd.requires_grad_(False)], torch.optim.SGD, lr=0.1)  # frozen, as quantised
 
 
 def test_groups_state_and_hooks_are_shared() -> None:

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector
 from torch.optim import lr_scheduler
 
-from samlib import SAM, freeze_batchnorm
+from samlib import SAM, BadInput, HallucinationMonitor, freeze_batchnorm
 
 torch.set_num_threads(1)
 SGD = torch.optim.SGD
@@ -194,6 +194,28 @@ def test_freeze_batchnorm_changes_only_the_statistics() -> None:
     assert model[0].num_batches_tracked == 1
 
 
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_instance_norm_statistics_update_once_a_step(momentum: float | None) -> None:
+    def net() -> nn.Sequential:
+        torch.manual_seed(2)
+        norm = nn.InstanceNorm1d(3, momentum=momentum or 0.1, track_running_stats=True)
+        return nn.Sequential(nn.Conv1d(1, 3, 2), norm, nn.Tanh(), nn.Flatten(), nn.Linear(15, 3))
+
+    model, plain = net(), net()
+    x, y = data()
+    x = x[:, None]
+    opt = SAM(model.parameters(), SGD, rho=2.0, model=model, lr=0.0)
+    for _ in range(3):
+        opt.step(closure_of(opt, lambda: cross_entropy(model(x), y)))
+        plain(x)
+    for name, buffer in plain.named_buffers():
+        assert torch.equal(model.get_buffer(name), buffer), name
+    model.eval()
+    at_rest = model(x)
+    with freeze_batchnorm(model):
+        assert torch.equal(model(x), at_rest)
+
+
 def test_dropout_masks_are_fresh_or_the_same() -> None:
     x, y = data()
     for same in (False, True):
@@ -281,6 +303,117 @@ def test_grad_scaler_skips_an_overflow_and_recovers() -> None:
     scaled_step(model, opt, scaler, loss_of, None)
     assert not torch.equal(vector(model), before)
     assert torch.isfinite(vector(model)).all()
+
+
+def test_after_a_skipped_step_a_second_pass_is_asked_for() -> None:
+    model = mlp()
+    x, y = data()
+    opt = SAM(model.parameters(), SGD, rho=0.2, lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    closure_of(opt, lambda: cross_entropy(model(x), y))()
+    with opt.perturbed():
+        closure_of(opt, lambda: scaler.scale(cross_entropy(model(x), y)) * torch.inf)()
+    before = vector(model)
+    scaler.step(opt)
+    scaler.update()
+    assert torch.equal(vector(model), before)
+    assert opt.steps == 0
+    with pytest.raises(BadInput, match="needs a closure"):
+        opt.step()
+
+
+def test_unscaling_between_the_passes_is_refused() -> None:
+    model = mlp()
+    x, y = data()
+    opt = SAM(model.parameters(), SGD, rho=0.2, lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
+    passes = closure_of(opt, lambda: scaler.scale(cross_entropy(model(x), y)))
+    before = vector(model)
+    passes()
+    scaler.unscale_(opt)
+    with opt.perturbed():
+        passes()
+    with pytest.raises(BadInput, match=r"call it after the perturbed\(\) block"):
+        scaler.step(opt)
+    assert torch.equal(vector(model), before)
+
+
+def test_a_monitor_reads_scaled_passes() -> None:
+    x, y = data(dtype=torch.float64)
+    readings = []
+    for scale in (1.0, 4096.0):
+        model = mlp(dtype=torch.float64)
+        opt = SAM(model.parameters(), SGD, rho=0.2, lr=0.1)
+        monitor = HallucinationMonitor(opt)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        opt.zero_grad()
+        loss = cross_entropy(model(x), y)
+        scaler.scale(loss).backward()
+        with opt.perturbed(grad_scale=scaler.get_scale()):
+            opt.zero_grad()
+            shifted = cross_entropy(model(x), y)
+            scaler.scale(shifted).backward()
+        scaler.step(opt)
+        readings.append(monitor.record(loss, shifted))
+    assert tuple(readings[0]) == pytest.approx(tuple(readings[1]), rel=1e-9)
+
+
+STEPS: dict[str, Callable[[SAM, Any], Any]] = {}
+
+
+def way(function: Callable[[SAM, Any], Any]) -> Callable[[SAM, Any], Any]:
+    STEPS[function.__name__] = function
+    return function
+
+
+@way
+def closure_step(opt: SAM, passes: Any) -> None:
+    opt.step(passes)
+
+
+@way
+def perturbed_block(opt: SAM, passes: Any) -> None:
+    passes()
+    with opt.perturbed():
+        passes()
+    opt.step()
+
+
+@way
+def first_and_second_step(opt: SAM, passes: Any) -> None:
+    passes()
+    opt.first_step(zero_grad=True)
+    passes()
+    opt.second_step()
+
+
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("rule", ["sam", "gsam"])
+def test_a_compiled_training_step_is_the_eager_one(name: str, rule: str) -> None:
+    x, y = data()
+    ends, graphs = [], []
+
+    def counting(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    for compiled in (False, True):
+        torch._dynamo.reset()
+        model = mlp()
+        opt = SAM(model.parameters(), SGD, rho=0.1, rule=rule, lr=1.0, momentum=0.5)
+        call = torch.compile(model, backend=counting) if compiled else model
+        passes = closure_of(opt, lambda net=call: cross_entropy(net(x), y))
+
+        def step(opt: Any = opt, passes: Any = passes) -> None:
+            STEPS[name](opt, passes)
+
+        step = torch.compile(step, backend="eager") if compiled else step
+        for _ in range(3):
+            step()
+        ends.append(vector(model))
+    torch._dynamo.reset()
+    assert torch.allclose(*ends, rtol=0, atol=1e-6)
+    assert graphs or name != "closure_step"  # the model in the closure is compiled all the same
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
