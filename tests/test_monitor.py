@@ -3,6 +3,7 @@ record: agreement with the twin-based verdict and earliness on recorded runs."""
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import re
@@ -101,8 +102,9 @@ def test_under_gsam_the_norm_is_that_of_its_direction() -> None:
     assert monitor.record().shifted_grad_norm == pytest.approx(np.linalg.norm(direction), rel=1e-10)
 
 
+@pytest.mark.parametrize("told", ["record", "perturbed", "both"])
 @pytest.mark.parametrize("scale", [1.0, 256.0])
-def test_passes_driven_by_hand(scale: float) -> None:
+def test_passes_driven_by_hand(scale: float, told: str) -> None:
     opt, closure = problem()
     monitor = HallucinationMonitor(opt)
 
@@ -114,12 +116,13 @@ def test_passes_driven_by_hand(scale: float) -> None:
         return loss
 
     loss = scaled()
-    with opt.perturbed():
+    with opt.perturbed(**({} if told == "record" else {"grad_scale": scale})):
         shifted_loss = scaled()
     for p in opt.param_groups[0]["params"]:
         p.grad /= scale  # as a gradient scaler does before the step
     opt.step()
-    check(monitor.record(loss, shifted_loss, grad_scale=scale), X0, shifted(X0, "sam", 0.3))
+    known = {} if told == "perturbed" else {"grad_scale": scale}
+    check(monitor.record(loss, shifted_loss, **known), X0, shifted(X0, "sam", 0.3))
 
 
 def test_base_steps_read_as_their_own_image() -> None:
@@ -182,6 +185,8 @@ def test_recording_every_fifth_step_reads_fresh_gradients() -> None:
             reading = monitor.record()
             if reading.step == step:
                 check(reading, x, shifted(x, "sam", 0.05))
+        elif step > 5:
+            assert opt.step_info() is None  # no gradients are kept in between
 
 
 # Curves made by hand: what each verdict means.
@@ -299,6 +304,8 @@ def test_the_remedy_takes_base_steps_and_ramps_the_radius() -> None:
         opt.step(closure)
         monitor.record()
     monitor.remedy()
+    assert monitor.record() is monitor.record()  # of the step before: no part of the new history
+    assert monitor._history == []
     radii = []
     for _ in range(60):
         radii += opt.radii()
@@ -400,13 +407,204 @@ def test_unusable_input() -> None:
     for baseline in (0.0, -1.0, float("nan")):
         with pytest.raises(BadInput, match="baseline"):
             HallucinationMonitor(opt, baseline=baseline)
+    with pytest.raises(BadInput, match="maximize = True: the monitor judges falling losses"):
+        HallucinationMonitor(problem(maximize=True)[0])
     monitor = HallucinationMonitor(opt)
-    with pytest.raises(BadInput, match="losses are unknown"):
+    with pytest.raises(BadInput, match=r"no step to read yet: call record\(\) after"):
         monitor.record()
     opt.step(closure)
     opt.zero_grad()
     with pytest.raises(BadInput, match="before zero_grad"):
         monitor.record()
+    closure()
+    with opt.perturbed():
+        loss = closure()
+        with pytest.raises(BadInput, match=r"record\(\) at x⁺: first leave perturbed\(\)"):
+            monitor.record(loss, loss)
+    opt.step()
+    with pytest.raises(BadInput, match=r"the loss is unknown: .* or give record\(loss"):
+        monitor.record()
+    with pytest.raises(BadInput, match="grad_scale = 0"):
+        monitor.record(loss, loss, grad_scale=0)
+    assert monitor.record(loss, loss).step == 2
+
+
+@pytest.mark.parametrize(
+    ("returned", "text"),
+    [(None, "unknown"), ((1.0, 2.0), "a tuple and no number"), ([], "a list and no number")],
+)
+def test_a_closure_without_a_number_steps_but_cannot_be_read(returned: Any, text: str) -> None:
+    opt, closure = problem()
+    monitor = HallucinationMonitor(opt)
+
+    def odd() -> Any:
+        closure()
+        return returned
+
+    opt.step(odd)
+    message = f"the loss is {text}: return it from the closure, or give record"
+    with pytest.raises(BadInput, match=re.escape(message)):
+        monitor.record()
+    check(monitor.record(value(X0), value(y := shifted(X0, "sam", 0.3))), X0, y)
+
+
+def position(opt: SAM) -> Array:
+    return np.concatenate([p.detach().numpy().ravel() for p in opt.param_groups[0]["params"]])
+
+
+def test_recording_twice_and_two_monitors_read_the_same_step() -> None:
+    opt, closure = problem(0.05)
+    often, seldom = HallucinationMonitor(opt, every=1), HallucinationMonitor(opt, every=20)
+    for step in range(1, 61):
+        x = position(opt)
+        opt.step(closure)
+        reading = often.record()
+        assert often.record() is reading
+        assert reading.step == step
+        check(reading, x, shifted(x, "sam", 0.05))
+        if seldom.record().step == step:
+            check(seldom.reading, x, shifted(x, "sam", 0.05))
+        assert seldom.record() is seldom.reading
+    assert seldom.reading.step > 50
+
+
+def test_a_closure_that_returns_one_tensor_each_time_is_no_base_step() -> None:
+    opt, closure = problem()
+    monitor, buffer = HallucinationMonitor(opt, every=1), torch.zeros((), dtype=torch.float64)
+    for _ in range(3):
+        x = position(opt)
+        opt.step(lambda: buffer.copy_(closure().detach()))
+        check(monitor.record(), x, shifted(x, "sam", 0.3))
+
+
+def test_an_earlier_state_is_watched_from_there() -> None:
+    opt, closure = problem(0.05)
+    monitor = HallucinationMonitor(opt)
+
+    def go(steps: int) -> None:
+        for _ in range(steps):
+            x = position(opt)
+            opt.step(closure)
+            if monitor.record().step == opt.steps:
+                check(monitor.reading, x, shifted(x, "sam", 0.05))
+
+    def state() -> tuple[list[torch.Tensor], dict[str, Any]]:
+        return [p.detach().clone() for p in opt.param_groups[0]["params"]], opt.state_dict()
+
+    def restore(weights: list[torch.Tensor], saved: dict[str, Any]) -> None:
+        opt.load_state_dict(saved)
+        with torch.no_grad():
+            for p, w in zip(opt.param_groups[0]["params"], weights, strict=True):
+                p.copy_(w)
+
+    start = state()
+    go(200)
+    middle = state()
+    history, verdict = list(monitor._history), monitor.verdict
+    go(600)
+    restore(*middle)
+    go(1)
+    assert monitor.reading.step == 201
+    assert monitor._history[: len(history)] == history
+    assert monitor._history[len(history) :] in ([], [monitor._history[-1]])
+    assert monitor.verdict == verdict
+    assert all(step <= 201 for step, _ in monitor.changes)
+    go(300)
+    assert monitor.reading.step > 480
+    elapsed = [entry[0] for entry in monitor._history]
+    assert elapsed == sorted(elapsed)
+    restore(*start)
+    with pytest.raises(BadInput, match="no step to read yet"):
+        monitor.record()
+    go(50)
+    assert monitor._history[0][0] == 1
+    assert monitor.reading.step > 47
+
+
+def test_a_state_from_before_the_remedy_undoes_it() -> None:
+    plan = lambda t: 1.0  # noqa: E731
+    opt, closure = problem(0.4, rho_schedule=plan)
+    monitor = HallucinationMonitor(opt)
+    saved = None
+    for step in range(20):
+        if step == 8:
+            saved = opt.state_dict()
+        if step == 12:
+            monitor.remedy()
+        opt.step(closure)
+        monitor.record()
+    assert (monitor.remedy_step, opt.radii()) == (12, [0.0])
+    opt.load_state_dict(saved)
+    opt.step(closure)
+    assert monitor.record().step == 9
+    assert monitor.remedy_step is None
+    assert opt.rho_schedule is plan
+    assert opt.radii() == [0.4]
+
+
+def test_a_monitor_of_a_resumed_run_counts_from_there() -> None:
+    opt, closure = problem(0.4)
+    fresh = HallucinationMonitor(opt)  # made before the state is loaded
+    saved = opt.state_dict()
+    saved["param_groups"][0]["sam_step"] = 1000
+    opt.load_state_dict(saved)
+    late = HallucinationMonitor(opt)  # and after
+    for step in range(1001, 1011):
+        opt.step(closure)
+        assert fresh.record().step == late.record().step == step
+    for monitor in (fresh, late):
+        assert [entry[0] for entry in monitor._history] == list(range(1, 11))
+    late.remedy()
+    radii = []
+    for _ in range(60):
+        radii += opt.radii()
+        opt.step(closure)
+        late.record()
+    ramp = [0.4 * min(1.0, t / 40) for t in range(50)]
+    assert radii == pytest.approx([0.0] * 10 + ramp)
+    assert (late.remedy_step, late.ramp_steps) == (1010, 40)
+
+
+def test_a_copy_is_watched_by_the_copy_of_its_monitor() -> None:
+    opt, _ = problem()
+    twin, watch = copy.deepcopy((opt, HallucinationMonitor(opt)))
+    assert watch.optimizer is twin
+    x = position(twin)
+    twin.step(lambda: closure_on(twin))
+    check(watch.record(), x, shifted(x, "sam", 0.3))
+
+
+def closure_on(opt: SAM) -> Any:
+    opt.zero_grad()
+    x = torch.cat([p.reshape(-1) for p in opt.param_groups[0]["params"]])
+    loss = x @ torch.tensor(Q) @ x / 2 + torch.cos(3 * x).sum()
+    loss.backward()
+    return loss
+
+
+def test_an_entry_of_the_history_is_the_mean_of_the_readings_since_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judged: list[Any] = []
+
+    def rule(*columns: Array, baseline: Any) -> str:
+        judged.append(np.array(columns))
+        return "running"
+
+    monkeypatch.setattr("samlib.monitor.running_verdict", rule)
+    opt, closure = problem(0.05)
+    monitor = HallucinationMonitor(opt, every=1)
+    rows, expected, due = [], [], 0.0
+    for step in range(1, 121):
+        opt.step(closure)
+        r = monitor.record()
+        rows.append((r.loss, r.grad_norm, r.shifted_grad_norm))
+        if step >= due:
+            expected.append((step, *np.mean(rows, axis=0)))
+            rows, due = [], 1.04 * step
+    assert len(expected) < 70  # several readings went into the last entries
+    assert np.allclose(judged[-1], np.transpose(expected), rtol=1e-12)
+    assert len(judged) == len(expected)
 
 
 # On recorded runs. The rule was settled before monitor-fresh and monitor-fresh-mnist were recorded.
