@@ -14,6 +14,13 @@ from samlib import diagnostics, rules, sam
 
 WIDTH = 640
 Pair = tuple[float, float]
+NAMES = {"sam": "SAM", "exact": "exact surrogate descent", "gd": "gradient descent"}
+ENDS = {
+    "hallucinated": "ends at {}, and stands still there, although ∇f is not zero",
+    "converged": "ends at {}, a critical point of f",
+    "diverged": "diverges",
+    "running": "is at {} then, and has not settled",
+}
 
 
 def draw(
@@ -77,9 +84,10 @@ def _words(landscape: Any, path: NDArray[np.float64], rho: float, eta: float, ru
     _, plus = rules.get(rule)(landscape, path, rho)
     norm, shifted = (np.linalg.norm(landscape.grad(x), axis=-1) for x in (path, plus))
     trace = diagnostics.Trace(landscape.f(path), norm, landscape.f(plus), shifted)
-    start, end = (", ".join(f"{v:.3g}" for v in path[k]) for k in (0, -1))
+    start, end = (", ".join(f"{v:.3g}" for v in path[k].round(6) + 0.0) for k in (0, -1))
+    start, end = (f"({v})" if landscape.dim > 1 else f"x = {v}" for v in (start, end))
     return (
-        f"{len(path) - 1} steps of {rule} (orange) and of gradient descent (blue, dashed) on "
-        f"{landscape.name or 'a landscape'} from ({start}) with ρ = {rho:g} and η = {eta:g}. "
-        f"The orange path ends at ({end}); verdict: {diagnostics.verdict(trace)}."
+        f"{len(path) - 1} steps of {NAMES.get(rule, rule)} (orange) and of gradient descent (blue, "
+        f"dashed) on {landscape.name or 'a landscape'} from {start} with ρ = {rho:g} and "
+        f"η = {eta:g}. The orange path {ENDS[diagnostics.verdict(trace)].format(end)}."
     )

@@ -1,4 +1,4 @@
-"""Figures of chapter 3: which hallucinated minimizers attract. Arrays in, a Figure out."""
+"""Figures of chapter 3: which hallucinated points attract. Arrays in, a Figure out."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ def orbits(
             ax.plot(*path.T, "-", color=color, lw=1, label=label)
             ax.plot(*path[0], ".", color=color, ms=7)
         dots(ax, points, "X", style.SAM, "hallucinated")
-        dots(ax, images, "*", style.GD, "image")
+        low, high = np.transpose([c[[0, -1]] for c in coordinates])
+        images = np.reshape(images, (-1, 2))
+        shown = ((low <= images) & (images <= high)).all(1)  # no entry for what is not in view
+        dots(ax, images[shown], "*", style.GD, "image")
         ax.set(title=title)
     handles, labels = axes[0].get_legend_handles_labels()
     for ax in axes[1:]:

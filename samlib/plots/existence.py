@@ -1,4 +1,4 @@
-"""Figures of chapter 2: where hallucinated minimizers are. Arrays in, a Figure out.
+"""Figures of chapter 2: where hallucinated points are. Arrays in, a Figure out.
 
 Points are arrays (n, 2), ``axes`` is the pair of coordinate vectors of a grid, and ``values`` are
 those of f there in the order of ``imshow``.
@@ -220,7 +220,7 @@ def first_radius(rows: Sequence[tuple[str, float, float, float]]) -> Figure:
     ax.set(yticks=range(len(rows)), xlabel=r"$\rho$", ylabel="image")
     ax.set_yticklabels([row[0] for row in rows])
     ax.plot([], [], "s", color=style.GD, ms=9, label=r"none by $\rho \leq 2\lambda/L_2$")
-    ax.plot([], [], "s", color=ABOVE, ms=9, label="none: no inward gradient")
+    ax.plot([], [], "s", color=ABOVE, ms=9, label="no inward gradient on the grid")
     beside(ax)
     return fig
 

@@ -31,12 +31,19 @@ def _marks(ax: Axes, x: Array, y: Array | float, marker: str, color: str, label:
 
 @style.house()
 def wells(
-    x: Array, f: Array, f_plus: Array, grad: Array, grad_plus: Array, looks_at: dict[float, float]
+    x: Array,
+    f: Array,
+    f_plus: Array,
+    worst: Array,
+    grad: Array,
+    grad_plus: Array,
+    looks_at: dict[float, float],
 ) -> Figure:
-    """f and f^SAM = f(x⁺) on the left, f' and f'(x⁺) on the right, all sampled at x (n,).
+    """f, f^SAM = f(x⁺) and F on the left, f' and f'(x⁺) on the right, all sampled at x (n,).
 
-    ``looks_at`` maps the hallucinated points to their images: arrows join them. The curves of x⁺
-    break where f' is nearly zero, since x⁺ jumps there.
+    ``worst`` is F, the largest value of f within ρ of x. ``looks_at`` maps the hallucinated points
+    to their images: arrows join them. The curves of x⁺ break where f' is nearly zero, since x⁺
+    jumps there.
     """
     fig, (left, right) = style.row(2)
     jumps, hallucinated = np.abs(grad) < 1e-3, np.array(list(looks_at))
@@ -49,6 +56,7 @@ def wells(
         _axis(ax)
         ax.set_xlabel("$x$")
         _marks(ax, hallucinated, 0, "X", style.SAM)
+    left.plot(x, worst, ":", color="black", label=r"$F(x)=\max_{|\epsilon|\leq\rho}f(x+\epsilon)$")
     left.legend(loc="upper center")
     right.legend(loc="lower right")
     _marks(right, hallucinated, np.interp(hallucinated, x, grad), "o", style.GD)
@@ -81,7 +89,7 @@ def map_and_orbits(x: Array, step: Array, grad: Array, paths: Array, fixed: Arra
     right.plot(paths, ".-", color="black", lw=0.7, ms=3)
     last = len(paths) - 1
     _marks(right, np.full(2, last), true, "*", style.GD, "true minimizers")
-    _marks(right, np.full(len(fixed), last), fixed, "X", style.SAM, "fixed points of $T$")
+    _marks(right, np.full(len(fixed), last), fixed, "X", style.SAM, "hallucinated")
     right.set(xlabel="step $k$", ylabel="$x_k$", title="orbits", ylim=span)
     right.legend(loc=(0.5, 0.22), handletextpad=0.2)
     return fig
