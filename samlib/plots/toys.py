@@ -56,8 +56,8 @@ def wells(
         _axis(ax)
         ax.set_xlabel("$x$")
         _marks(ax, hallucinated, 0, "X", style.SAM)
-    left.plot(x, worst, ":", color="black", label=r"$F(x)=\max_{|\epsilon|\leq\rho}f(x+\epsilon)$")
-    left.legend(loc="upper center")
+    left.plot(x, worst, ":", color="black", label="$F(x)$")
+    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, columnspacing=1.2)
     right.legend(loc="lower right")
     _marks(right, hallucinated, np.interp(hallucinated, x, grad), "o", style.GD)
     for point, image in looks_at.items():
