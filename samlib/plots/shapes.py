@@ -168,21 +168,21 @@ def width(runs: Sequence[Record], critical: Mapping[tuple[int, int], float]) -> 
 
 @style.house()
 def decay(runs: Sequence[Record]) -> Figure:
-    """GradRatio (left) and training accuracy (right) against ρ, a colour a weight decay."""
+    """GradRatio (left) and training accuracy (right) against ρ, a colour for each weight decay."""
     fig, axes = style.row(2, 3.3)
     rhos, levels = _grid(runs, "rho"), _grid(runs, "weight_decay")
-    for i, (level, color) in enumerate(zip(levels, PLAIN, strict=False)):
+    for level, color, marker in zip(levels, PLAIN, "os^D", strict=False):
         mine = [r for r in runs if _spec(r, "weight_decay") == level]
-        shift = 0.16 * (i - (len(levels) - 1) / 2)
-        at = [rhos.index(_spec(r, "rho")) + shift for r in mine]
+        at = [rhos.index(_spec(r, "rho")) for r in mine]
         for ax, metric in zip(axes, ("grad_ratio", "train_accuracy"), strict=True):
             label = f"$\\lambda={level:g}$"
-            ax.plot(at, [r["metrics"][metric] for r in mine], "o", ms=4, color=color, label=label)
+            ends = [r["metrics"][metric] for r in mine]
+            ax.plot(at, ends, marker, ms=5, mfc="none", color=color, label=label)
             middle = [
                 np.median([r["metrics"][metric] for r in mine if _spec(r, "rho") == rho])
                 for rho in rhos
             ]
-            ax.plot(np.arange(len(rhos)) + shift, middle, color=color, lw=1)
+            ax.plot(range(len(rhos)), middle, color=color, lw=1)
     axes[0].axhline(0.1, color=style.PALE, lw=1, ls=":")
     axes[0].set(yscale="log", ylabel="GradRatio")
     axes[1].set(ylabel="training accuracy", ylim=(0, 1.02))

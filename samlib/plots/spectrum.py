@@ -55,9 +55,9 @@ def inertia(groups: Mapping[str, Sequence[Curves]], thresholds: NDArray[np.float
 def densities(panels: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> Figure:
     """Spectral densities, a panel a run: each curve is (2, n), λ and density."""
     fig, axes = style.row(len(panels), height=2.8, sharey=True)
-    looks = ((style.SAM, "-"), (style.GD, "--"))
+    lines = ((style.SAM, "-"), (style.GD, "--"))
     for ax, (title, curves) in zip(axes, panels.items(), strict=True):
-        for (label, (grid, density)), (color, dash) in zip(curves.items(), looks, strict=False):
+        for (label, (grid, density)), (color, dash) in zip(curves.items(), lines, strict=False):
             ax.plot(grid, np.maximum(density, 1e-5), color=color, ls=dash, lw=1.3, label=label)
         ax.set(yscale="log", xlabel="eigenvalue", title=title, ylim=(1e-4, None))
         ax.legend()
@@ -72,9 +72,10 @@ def excess(panels: Mapping[str, Sequence[Record]]) -> Figure:
     The axis is linear within ±1e-5 and logarithmic beyond.
     """
     fig, axes = style.row(len(panels), height=3.2, sharey=True)
+    seen = {r["verdict"] for runs in panels.values() for r in runs}
     for ax, (title, runs) in zip(axes, panels.items(), strict=True):
         radii = sorted({r["spec"]["rho"] for r in runs})
-        for name, (marker, color) in MARKS.items():
+        for name, (marker, color) in ((n, m) for n, m in MARKS.items() if n in seen):
             chosen = [r for r in runs if r["verdict"] == name]
             at = [radii.index(r["spec"]["rho"]) + (r["spec"]["seed"] - 2) * 0.1 for r in chosen]
             y = [r["metrics"]["map_excess"] for r in chosen]

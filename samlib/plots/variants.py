@@ -92,16 +92,22 @@ def densities(x: Array, panels: Mapping[str, Mapping[str, Array]], floor: float 
 
 @style.house()
 def ellipsoid(
-    axes: Grid, values: Array, sets: Sequence[tuple[str, Array, Array, Array, str]]
+    axes: Grid, values: Array, sets: Sequence[tuple[str, Array, Array, Array, str, float]]
 ) -> Figure:
-    """Contours with closed curves: (name, curve (n, 2), hallucinated point, image, colour)."""
+    """Contours with closed curves: (name, curve (n, 2), point, image, colour, f at the point).
+
+    Dashed, the level line of f through each hallucinated point, which touches the curve there.
+    """
     fig, ax = wide(3.6)
     plane(ax, axes, values, 14)
-    for name, curve, point, image, color in sets:
+    for bend, (name, curve, point, image, color, level) in zip((-0.2, 0.2), sets, strict=True):
         ax.plot(*curve.T, color=color, lw=1.2, label=name)
-        ax.annotate("", tuple(image), tuple(point), arrowprops={"arrowstyle": "->", "color": color})
+        ax.contour(*axes, values, [level], colors=color, linewidths=1.2, linestyles="--")
+        arrow = {"arrowstyle": "->", "color": color, "connectionstyle": f"arc3,rad={bend}"}
+        ax.annotate("", tuple(image), tuple(point), arrowprops=arrow | {"shrinkA": 6, "shrinkB": 8})
         dots(ax, point, "X", color)
         dots(ax, image, "*", style.GD)
+    ax.plot([], [], "--", color="black", lw=1.2, label="level line through the point")
     beside(ax)
     return fig
 
@@ -113,8 +119,8 @@ def branches(curves: Sequence[tuple[str, Array, Array, bool]], marks: Sequence[f
     names = list(dict.fromkeys(c[0] for c in curves))
     for i, (name, rho, x, attracting) in enumerate(curves):
         label = None if name in [c[0] for c in curves[:i]] else name
-        look = "-" if attracting else "--"
-        ax.plot(rho, x, look, color=COLORS[names.index(name)], label=label)
+        dash = "-" if attracting else "--"
+        ax.plot(rho, x, dash, color=COLORS[names.index(name)], label=label)
     ax.plot([], [], "-", color="black", lw=1, label="attracting")
     ax.plot([], [], "--", color="black", lw=1, label="repelling")
     for mark in marks:
@@ -255,8 +261,8 @@ def frozen(axes: Grid, kinds: NDArray[np.int64], names: Sequence[str], marks: Ar
 
 
 @style.house()
-def looks(runs: Sequence[Record], rules: Mapping[str, str]) -> Figure:
-    """Progress (top) and GradRatio (bottom) against the look ‖x⁺ − x‖ at the start, by rule.
+def by_length(runs: Sequence[Record], rules: Mapping[str, str]) -> Figure:
+    """Progress (top) and GradRatio (bottom) against ‖x⁺ − x‖ in the first step, by rule.
 
     ``rules`` maps a rule to its title, a column each; the runs were measured with ``perturbation``.
     Dotted: the thresholds of the verdicts.
@@ -275,7 +281,7 @@ def looks(runs: Sequence[Record], rules: Mapping[str, str]) -> Figure:
         axes[1, column].set(yscale="log")
     axes[0, 0].set_ylabel("progress $p$")
     axes[1, 0].set_ylabel("GradRatio")
-    fig.supxlabel(r"look $\|x^+-x\|$ at the start", fontsize=10)
+    fig.supxlabel(r"length $\|x^+-x\|$ of the first ascent step", fontsize=10)
     seen = {outcome(r) for r in runs}
     for name in (n for n in MARKS if n in seen):
         marker, color = MARKS[name]
