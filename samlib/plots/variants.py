@@ -217,7 +217,7 @@ def neuron(axes: Grid, values: Array, patterns: NDArray[np.int64], orbits: Array
     levels = np.unique(np.quantile(values, np.linspace(0.01, 0.95, 14)))
     left.contour(*axes, values, levels=levels, colors="0.6", linewidths=0.6)
     for k in range(orbits.shape[1]):
-        left.plot(*orbits[:, k].T, "-", color=style.SAM, lw=1)
+        left.plot(*orbits[:, k].T, "-", color=style.SAM, lw=0.5)
     dots(left, pair[0], "X", style.SAM, "$x_h$")
     dots(left, pair[1], "*", style.GD, "$x_*$")
     left.set(xlabel="$w$", ylabel="$b$")
