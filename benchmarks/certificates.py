@@ -1,9 +1,12 @@
 """Make the stored certificates in book/certificates/ again.
 
     python benchmarks/certificates.py [NAME ...]
+    python benchmarks/certificates.py --describe [NAME ...]
 
 Without names all of them, some minutes on one core. Each network is trained here, from PyTorch's
 default initialisation, in float64, by plain full-batch SAM. No result is put in by hand.
+With --describe the stored points and claims stay as they are, and what a certificate says besides
+(losses, live units, data) is computed again from what it holds, and checked.
 """
 
 from __future__ import annotations
@@ -46,6 +49,11 @@ class Digits:
         d = data.load("digits", n=self.n, classes=self.classes, features=self.features)
         return NetworkLoss(d.x_train, d.y_train, self.hidden, loss=self.loss, decay="3/100")
 
+    def about(self) -> dict[str, Any]:
+        """What the certificate says of the data."""
+        classes = list(range(10) if self.classes is None else self.classes)
+        return {"set": "digits", "classes": classes, "features": self.features}
+
 
 DIGITS = {
     "digits-3v8": Digits(1, "3.5", (3, 8), "pixels", 100, "logistic"),
@@ -62,6 +70,7 @@ LANDSCAPES: dict[str, tuple[list[float], str]] = {
     "double-well-saddle": ([0.2, 0.0], "6/5"),
     "twist": ([1.0, 0.0], "1"),
 }
+TOY = {"set": "eight points: x normal, y = sin 2x₁ + x₂² − 1/2, to three decimals"}
 MOVES = ("flip-0", "flip-1", "flip-2", "swap-0-1", "swap-0-2", "swap-1-2")
 
 
@@ -105,7 +114,7 @@ def from_digits(name: str) -> Certificate:
     hallucinated = (ratio < 1e-8) & (norm > 1e-3)
     print(f"  {hallucinated.sum()} of {s.seeds} seeds reach a hallucinated point", flush=True)
     x = theta[np.argmax(hallucinated)]
-    certificate = certify(net, x, s.rho)
+    certificate = certify(net, x, s.rho, data=s.about())
     images = f"f(x_h) = {net.f(x):.4f}, f(x⁺) = {net.f(certificate.image):.4f}"
     print(f"  {images}, accuracy {net.accuracy(x):.2f}")
     return certificate
@@ -140,16 +149,24 @@ def from_toy(name: str) -> Certificate:
     rho = round((distance + branch.rho[-1]) / 2, 6)
     print(f"  D = {distance:.4f}, branch to ρ = {branch.rho[-1]:.4f} ({branch.ended})")
     at = int(np.argmin(np.abs(branch.rho - rho)))
-    return certify(net, refine(net, branch.x[at], image, rho).x, rho)
+    return certify(net, refine(net, branch.x[at], image, rho).x, rho, data=TOY)
 
 
-def main(names: list[str]) -> None:
+def describe(name: str) -> Certificate:
+    """The stored certificate with its losses, live units and data, from what it holds."""
+    about = None if name in LANDSCAPES else DIGITS[name].about() if name in DIGITS else TOY
+    return Certificate.load(FOLDER / f"{name}.json").described(about)
+
+
+def main(names: list[str], only_describe: bool = False) -> None:
     """Make the named certificates, or all; check each again from its file."""
     FOLDER.mkdir(exist_ok=True)
     toys = [f"tanh-2-3-1-{m}" for m in MOVES]
     for name in names or [*LANDSCAPES, *toys, *DIGITS]:
         print(name, flush=True)
-        if name in LANDSCAPES:
+        if only_describe:
+            certificate = describe(name)
+        elif name in LANDSCAPES:
             x, rho = LANDSCAPES[name]
             certificate = certify(landscapes.get(name), x, rho)
         else:
@@ -163,4 +180,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main([n for n in sys.argv[1:] if n != "--describe"], "--describe" in sys.argv)

@@ -8,9 +8,12 @@ through flint's own matrices.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from fractions import Fraction
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -30,12 +33,17 @@ def fraction(name: str, value: Any) -> Fraction:
         If ``value`` is not a finite number.
     """
     try:
-        if isinstance(value, int | str | Fraction):
+        # 1e999999999 would fill the memory before anything could refuse it
+        if isinstance(value, str) and re.search(r"[eE][+-]?\d{5}", value):
+            raise ValueError(value)
+        if isinstance(value, str | Fraction | Decimal):
             return Fraction(value)
+        if isinstance(value, Integral):
+            return Fraction(int(value))
         if hasattr(value, "p") and hasattr(value, "q"):  # a SymPy or flint rational
             return Fraction(int(value.p), int(value.q))
         return Fraction(repr(float(value)))
-    except (TypeError, ValueError, ZeroDivisionError):
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
         raise BadInput(
             f"{name} = {value!r} is not a finite number; give a decimal or 'p/q'"
         ) from None
@@ -98,6 +106,19 @@ def apply(name: str, a: Array) -> Array:
         return np.asarray(getattr(np, name)(a))
     out: Array = np.frompyfunc(lambda v: getattr(v, name)(), 1, 1)(a)
     return out
+
+
+def finite(a: Array) -> bool:
+    """Whether all balls of an array are finite: no NaN, no infinite end."""
+    return all(v.is_finite() for v in a.ravel())
+
+
+def largest(values: Iterable[Any]) -> Any:
+    """The largest upper end of some balls; infinite if one is not finite (``max`` drops NaN)."""
+    from flint import arb
+
+    ends = [v.upper() for v in values]
+    return max(ends) if all(end.is_finite() for end in ends) else arb("inf")
 
 
 def midpoints(a: Array) -> NDArray[np.float64]:

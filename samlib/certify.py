@@ -8,9 +8,12 @@ whether SAM is attracted to it. It needs det H_* ≠ 0 and det S ≠ 0, and says
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import time
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
@@ -21,12 +24,13 @@ from numpy.typing import ArrayLike
 from samlib import identity
 from samlib.balls import ball, balls, fraction, mm, precision
 from samlib.enclosures import Floats, Inertia, ShiftedGradient
-from samlib.errors import BadInput, check_number
+from samlib.errors import BadInput, check_number, check_whole
 from samlib.proof import Basin, Claims, NotCertified, Proof
 
 __all__ = ["Basin", "Certificate", "Inertia", "NotCertified", "certify"]
 
 SINGULAR = 1e-11  # a smallest singular value below this times the largest is taken for 0
+DECIMAL = re.compile(r"-?\d{1,400}(\.\d{1,400})?(e[+-]?\d{1,3})?")
 FAR = 1e-2  # a point with ‖∇f(x⁺)‖ above this times ‖∇f(x)‖ is no hallucinated point at all
 
 
@@ -41,6 +45,11 @@ class Certificate(Claims):
     box_radius : x_h is the only hallucinated point with |x − centre| ≤ box_radius everywhere.
     bits : the working precision of the proof.
     seconds : CPU time of search and proof.
+    data : what the data of a network are: their set, classes and features as given to
+        :func:`certify`, their number n, and the SHA-256 of x and y as they are stored. None for a
+        landscape.
+
+    A certificate of impossible values cannot be made: BadInput.
     """
 
     landscape: Any
@@ -50,6 +59,37 @@ class Certificate(Claims):
     box_radius: float
     bits: int
     seconds: float
+    data: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        check_whole("bits", self.bits, 53, 1024)
+        if not (isinstance(self.rho, Fraction) and self.rho > 0):
+            raise BadInput(f"rho = {self.rho} is not a fraction in (0, ∞)")
+        decimals = isinstance(self.centre, tuple) and all(map(_is_decimal, self.centre))
+        if not decimals or len(self.centre) != getattr(self.landscape, "dim", len(self.centre)):
+            raise BadInput("centre must be as many decimals as the loss has variables, as texts")
+        for name in ("radius", "box_radius", "grad_norm"):
+            _check_real(name, getattr(self, name), above=0)
+        if not self.radius <= self.box_radius:
+            raise BadInput(f"radius = {self.radius} is larger than box_radius = {self.box_radius}")
+        _check_real("seconds", self.seconds)
+        if not all(isinstance(claim, str) for claim in self.proved):
+            raise BadInput(f"proved = {self.proved!r} must be names of claims")
+        for name in ("min_real_part", "loss", "image_loss", "constant_loss"):
+            if getattr(self, name) is not None:
+                _check_real(name, getattr(self, name))
+        if self.eta_max is not None:
+            _check_real("eta_max", self.eta_max, above=0)
+        if self.basin is not None:
+            for key, value in asdict(self.basin).items():
+                _check_real(f"{key} of the basin", value, above=0)
+        signs = [check_whole("inertia", v, 0) for v in self.inertia or ()]
+        if signs and sum(signs) != len(self.centre):
+            raise BadInput(f"inertia {signs} must count {len(self.centre)} eigenvalues")
+        if self.live_units is not None:
+            check_whole("live_units", self.live_units, 0, getattr(self.landscape, "hidden", 0))
+        if self.data is not None:
+            _check_data(self.data)
 
     @property
     def x_h(self) -> Floats:
@@ -68,17 +108,36 @@ class Certificate(Claims):
         return int(-np.log10(self.radius))
 
     def recheck(self) -> bool:
-        """Repeat the whole proof from what is stored; True, or :class:`NotCertified` is raised."""
+        """Repeat the whole proof from what is stored; True, or :class:`NotCertified` is raised.
+
+        The losses, the live units and the description of the data are compared with what the stored
+        loss gives; see :func:`samlib.identity.contradictions` for what is known of the data.
+        """
+        if wrong := identity.contradictions(self.landscape, self.data):
+            raise NotCertified("not reproduced", f"the data contradict {', '.join(wrong)}")
         with precision(self.bits):
-            f = ShiftedGradient(self.landscape, ball(self.rho))
-            centre = np.array([ball(Fraction(v)) for v in self.centre], dtype=object)
-            if len(centre) != self.landscape.dim or not 0 < self.radius <= self.box_radius:
-                raise NotCertified("not reproduced", "the stored point does not fit its loss")
-            basin_box = None if self.basin is None else self.basin.box
-            shown = Proof(f, centre, self.radius).claims(self.box_radius, basin_box)
+            shown = self._proof()
         if lost := shown.missing(self):
             raise NotCertified("not reproduced", f"not proved again: {', '.join(lost)}")
         return True
+
+    def _proof(self) -> Claims:
+        f = ShiftedGradient(self.landscape, ball(self.rho))
+        centre = np.array([ball(Fraction(v)) for v in self.centre], dtype=object)
+        basin_box = None if self.basin is None else self.basin.box
+        return Proof(f, centre, self.radius).claims(self.box_radius, basin_box)
+
+    def described(self, data: Mapping[str, Any] | None = None) -> Certificate:
+        """The same certificate with all that it can say of its losses, live units and data.
+
+        For files of an older samlib, which lack these; what they claim stays as it is. ``data`` as
+        for :func:`certify`.
+        """
+        with precision(self.bits):
+            shown = self._proof()
+        names = ("loss", "image_loss", "constant_loss", "live_units")
+        facts = {name: getattr(shown, name) for name in names}
+        return replace(self, **facts, data=identity.describe_data(self.landscape, data))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a JSON file that holds the proof's every input, the data of a network included."""
@@ -101,22 +160,16 @@ class Certificate(Claims):
         BadInput
             If the file is no certificate.
         """
+        if not Path(path).is_file():
+            raise BadInput(f"{path} is no file; give a certificate, a JSON file")
         try:
-            stored = json.loads(Path(path).read_text())
-            if stored.pop("format") != 1:
-                raise BadInput(f"{path} has an unknown format; make it again with certify")
-            basin, signs = stored["basin"], stored["inertia"]
-            stored |= {
-                "landscape": identity.restore(stored["landscape"]),
-                "rho": fraction("rho", stored["rho"]),
-                "centre": tuple(stored["centre"]),
-                "proved": frozenset(stored["proved"]),
-                "inertia": None if signs is None else Inertia(*signs),
-                "basin": None if basin is None else Basin(**basin),
-            }
-            return cls(**stored)
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise BadInput(f"{path} is no certificate: {error!r}; save one first") from error
+            stored = json.loads(Path(path).read_text(encoding="utf-8"))
+            if not isinstance(stored, dict) or stored.pop("format", None) != 1:
+                raise BadInput(f"{path} is no certificate of format 1; make it with certify")
+            return cls(**_arguments(stored))
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            said = str(error) if isinstance(error, BadInput) else repr(error)
+            raise BadInput(f"{path} is no certificate: {said}; make it with certify") from error
 
     def __str__(self) -> str:
         few = ", ".join(f"{float(v):.10g}" for v in self.centre)
@@ -126,6 +179,7 @@ class Certificate(Claims):
             f"x_h = {where}, {self.digits} decimals proved",
             f"the only one within {self.box_radius:.3g} in each coordinate",
             f"‖∇f(x_h)‖ ≥ {self.grad_norm:.6g}",
+            *self._said_of_loss(),
         ]
         if self.inertia is not None:
             signs = f"{self.inertia.positive} positive, {self.inertia.negative} negative"
@@ -141,9 +195,82 @@ class Certificate(Claims):
             lines.append(f"converges from within {near} for every η ≤ {self.basin.eta:.3g}")
         return "\n".join([*lines, f"proved with {self.bits} bits"])
 
+    def _said_of_loss(self) -> list[str]:
+        """Lines on the losses, the live units and the data, as far as they are known."""
+        lines, values = [], {"f(x_h)": self.loss, "f(x⁺)": self.image_loss}
+        if known := [f"{name} = {v:.6g}" for name, v in values.items() if v is not None]:
+            lines.append(", ".join(known))
+            if self.constant_loss is not None:
+                lines[0] += f"; the best constant output: {self.constant_loss:.6g}"
+        if self.live_units is not None:
+            lines.append(
+                f"hidden units with weights that are not 0: {self.live_units} of "
+                f"{self.landscape.hidden}"
+            )
+        if self.data is not None:
+            name = str(self.data["set"] or "unnamed")
+            if self.data["classes"] is not None:
+                name += f", classes {', '.join(map(str, self.data['classes']))}"
+            if self.data["features"] is not None:
+                name += f", {self.data['features']}"
+            lines.append(f"data: {name}, n = {self.data['n']}, SHA-256 {self.data['sha256'][:12]}…")
+        return lines
+
+
+def _is_decimal(value: Any) -> bool:
+    decimal = isinstance(value, str) and DECIMAL.fullmatch(value) is not None
+    return decimal and math.isfinite(float(value))
+
+
+def _check_real(name: str, value: Any, above: float = -math.inf) -> None:
+    """Refuse words, booleans, infinities, NaN and what is not larger than ``above``."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and abs(value) <= 1e308 and value > above):
+        raise BadInput(f"{name} = {value!r} is not a number in ({above:g}, ∞)")
+
+
+def _check_data(data: Any) -> None:
+    keys = ["classes", "features", "n", "set", "sha256"]
+    if not isinstance(data, dict) or sorted(data) != keys:
+        raise BadInput(f"data = {data!r} must say {', '.join(keys)}")
+    check_whole("n", data["n"])
+    texts = [data["sha256"], data["set"] or "", data["features"] or ""]
+    classes = [] if data["classes"] is None else data["classes"]
+    if not all(isinstance(t, str) for t in texts) or not isinstance(classes, list):
+        raise BadInput(f"data = {data!r}: set, features and sha256 are texts, classes is a list")
+    for label in classes:
+        check_whole("a class", label, 0)
+
+
+def _arguments(stored: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a certificate from its file, where some of what describes it may be missing."""
+    told = dict.fromkeys(("data", "loss", "image_loss", "constant_loss", "live_units"))
+    needed = {k.name for k in fields(Certificate)} - set(told)
+    if wrong := sorted((needed - set(stored)) | (set(stored) - needed - set(told))):
+        raise BadInput(f"{', '.join(wrong)}: missing or unknown")
+    basin, signs = stored["basin"], stored["inertia"]
+    if not all(isinstance(stored[k], list) for k in ("centre", "proved")):
+        raise BadInput("centre and proved must be lists")
+    return {
+        **told,
+        **stored,
+        "landscape": identity.restore(stored["landscape"]),
+        "rho": fraction("rho", stored["rho"]),
+        "centre": tuple(stored["centre"]),
+        "proved": frozenset(stored["proved"]),
+        "inertia": None if signs is None else Inertia(*signs),
+        "basin": None if basin is None else Basin(**basin),
+    }
+
 
 def certify(
-    landscape: Any, x_h: ArrayLike, rho: Any, *, bits: int = 128, tol: float = 1e-7
+    landscape: Any,
+    x_h: ArrayLike,
+    rho: Any,
+    *,
+    bits: int = 128,
+    tol: float = 1e-7,
+    data: Mapping[str, Any] | None = None,
 ) -> Certificate:
     """Prove that there is a hallucinated point at ``x_h`` and what it is, or refuse.
 
@@ -160,6 +287,9 @@ def certify(
         Working precision, 53 to 1024. x_h is proved to about a fifth as many decimals.
     tol
         How far from ``x_h``, in each coordinate and in units of ρ, the proved point may lie.
+    data
+        What the data of a network are, for the reader of the certificate: ``set`` (a name),
+        ``classes`` (a list of labels) and ``features``. Their number and SHA-256 are added.
 
     Raises
     ------
@@ -174,6 +304,7 @@ def certify(
         raise BadInput(f"rho = {rho!r} is not a number in (0, ∞)")
     check_number("tol", tol, 0, 1, strict=True)
     check_number("bits", bits, 53, 1024)
+    about = identity.describe_data(landscape, data)
     x = _point(landscape, x_h)
     root, inverse = _newton(landscape, x, float(exact))
     digits = int(0.22 * bits)
@@ -197,6 +328,7 @@ def certify(
         box_radius=box,
         bits=int(bits),
         seconds=seconds,
+        data=about,
     )
 
 

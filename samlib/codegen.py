@@ -15,6 +15,9 @@ from sympy.printing.jscode import JavascriptCodePrinter
 from sympy.printing.precedence import PRECEDENCE
 from sympy.printing.pycode import PythonCodePrinter
 
+from samlib.errors import BadInput
+from samlib.expressions import SMOOTH
+
 
 class _Products:
     """Print x**2 … x**8 as products: a power call costs many times more."""
@@ -34,7 +37,8 @@ class ForArrays(_Products, PythonCodePrinter):  # type: ignore[misc]
     """Python for NumPy and torch. Constants become floats here, since torch.sqrt(2) is an error."""
 
     def _print(self, expr: Any, **options: Any) -> str:
-        if isinstance(expr, sympy.Expr) and expr.is_number and not expr.is_Integer:
+        number = isinstance(expr, sympy.Expr) and expr.is_number
+        if number and not (expr.is_Integer and abs(expr) <= 2**53):
             return f"({float(expr)!r})"
         return str(super()._print(expr, **options))
 
@@ -58,6 +62,13 @@ class ForBalls(_Products, PythonCodePrinter):  # type: ignore[misc]
 
     longest = 10**6  # flint's own power is NaN for a ball that contains 0, even for x**2
 
+    def _print(self, expr: Any, **options: Any) -> str:
+        # A step or a modulus has no ball code: a comparison of balls is False on both sides of a
+        # kink that they straddle, and would give a number there.
+        if isinstance(expr, sympy.Basic) and not isinstance(expr, SMOOTH):
+            raise BadInput(f"{expr} cannot be enclosed in ball arithmetic; use smooth functions")
+        return str(super()._print(expr, **options))
+
     def _print_Rational(self, expr: Any) -> str:
         return f"(arb({expr.p})/{expr.q})"
 
@@ -70,6 +81,11 @@ class ForBalls(_Products, PythonCodePrinter):  # type: ignore[misc]
 
 class ForJavaScript(_Products, JavascriptCodePrinter):  # type: ignore[misc]
     """JavaScript with integer powers as products."""
+
+    def _print_Rational(self, expr: Any) -> str:
+        if max(abs(expr.p), expr.q) > 2**53:  # neither part may overflow
+            return repr(float(expr))
+        return str(super()._print_Rational(expr))
 
 
 def statements(exprs: Sequence[Any], printer: Any) -> tuple[list[tuple[str, str]], list[str]]:

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from samlib.balls import Array, balls, lower, midpoints, mm, upper
+from samlib.balls import Array, balls, finite, largest, lower, midpoints, mm, upper
+from samlib.errors import BadInput
 
 Floats = NDArray[np.float64]
 
@@ -54,9 +55,14 @@ class Linearised:
 
 
 class ShiftedGradient:
-    """F(x) = ∇f(x + ρu(x)), u = ∇f/‖∇f‖, in balls. Its zeros are the hallucinated points."""
+    """F(x) = ∇f(x + ρu(x)), u = ∇f/‖∇f‖, in balls. Its zeros are the hallucinated points.
+
+    BadInput unless ρ, a number or a ball, is certainly positive.
+    """
 
     def __init__(self, landscape: Any, rho: Any) -> None:
+        if not rho > 0:
+            raise BadInput(f"rho = {rho} is not a number in (0, ∞)")
         self.landscape, self.rho = landscape, rho
 
     def _grad(self, x: Array) -> Array:
@@ -119,7 +125,7 @@ def contraction(inverse: Floats, matrix: Array) -> float:
     w > 0; w is taken near the best, the Perron vector of D.
     """
     d = defect(inverse, matrix)
-    if not all(v.is_finite() for v in d.ravel()):
+    if not finite(d):
         return math.inf
     sizes = midpoints(d) + np.array([float(v.rad()) for v in d.ravel()]).reshape(d.shape)
     w = np.ones(len(d))
@@ -128,7 +134,7 @@ def contraction(inverse: Floats, matrix: Array) -> float:
         w /= w.max() or 1.0
         w += 1e-3  # positive, and no coordinate is left without a share
     weights = balls(w)
-    return max(upper(v) for v in mm(d, weights[:, None])[:, 0] / weights)
+    return upper(largest(mm(d, weights[:, None])[:, 0] / weights))
 
 
 def inertia(hessian: Array) -> Inertia | None:
@@ -137,6 +143,8 @@ def inertia(hessian: Array) -> Inertia | None:
     A float congruence CᵀHC comes close to diag(±1), and Gershgorin's discs of that stay clear of 0.
     Sylvester's law carries the signs back to H (C is regular, or CᵀHC would be singular).
     """
+    if not finite(hessian):
+        return None
     middle = midpoints(hessian)
     values, vectors = np.linalg.eigh((middle + middle.T) / 2)
     if not np.abs(values).min() > 0:
@@ -174,8 +182,9 @@ class Discs:
     @property
     def real_part(self) -> float:
         """A lower bound of all real parts."""
-        ends = [lower(c.real - r) for c, r in zip(self.centres, self.radii, strict=True)]
-        return min(ends, default=math.inf)
+        if not finite(self.radii):
+            return -math.inf
+        return min(lower(c.real - r) for c, r in zip(self.centres, self.radii, strict=True))
 
     @property
     def left(self) -> int | None:
@@ -198,18 +207,18 @@ class Discs:
 
         if not self.real_part > 0:
             return None
-        best = math.inf
+        bounds = []
         for c, r in zip(self.centres, self.radii, strict=True):
             a, b = arb(c.real), arb(c.imag)
-            best = min(best, lower(2 * (a - r) / (a * a + b * b - r * r)))
-        return best
+            bounds.append(lower(2 * (a - r) / (a * a + b * b - r * r)))
+        return min(bounds) if np.isfinite(bounds).all() else None
 
 
 def discs(matrix: Array) -> Discs | None:
     """Discs for the spectra of all matrices in the enclosure; None without a usable eigenbasis."""
-    middle = midpoints(matrix)
-    if not np.isfinite(middle).all():
+    if not finite(matrix):
         return None
+    middle = midpoints(matrix)
     try:
         v, sizes = _eigenbasis(middle)
         w = np.asarray(np.linalg.inv(v), dtype=np.float64)
@@ -218,13 +227,15 @@ def discs(matrix: Array) -> Discs | None:
     starts = np.cumsum([0, *sizes[:-1]])
     basis, inverse = balls(v), balls(w)
     lost = defect(w, basis)  # |F| for wv = I − F, so v⁻¹ = (I − F)⁻¹w
-    gap = max([*lost.sum(0), *lost.sum(1)], key=upper)  # bounds ‖F‖ in every norm used here
+    gap = largest([*lost.sum(0), *lost.sum(1)])  # bounds ‖F‖ in every norm used here
     if not gap < 1:
         return None
     near = mm(inverse, mm(matrix, basis))
+    if not finite(near):
+        return None
     # v⁻¹Av − wAv = F(I − F)⁻¹ wAv: each entry is at most ‖F‖/(1 − ‖F‖) times its column's largest.
     gap = gap / (1 - gap)
-    slack = gap * sum(max(column, key=upper) for column in np.abs(near).T)
+    slack = gap * sum(largest(column) for column in np.abs(near).T)
     rest = gap * two_norm(near)
     centres = []
     for j, size in zip(starts, sizes, strict=True):
@@ -276,5 +287,5 @@ def _eigenbasis(matrix: Floats) -> tuple[Floats, NDArray[np.int_]]:
 def two_norm(matrix: Array) -> Any:
     """A bound of the 2-norm: √(largest row sum · largest column sum) of the absolute values."""
     sizes = np.abs(matrix)
-    rows, columns = (max(sizes.sum(axis), key=upper).upper() for axis in (1, 0))
+    rows, columns = (largest(sizes.sum(axis)) for axis in (1, 0))
     return (rows * columns).sqrt()

@@ -15,22 +15,18 @@ from typing import Any
 import numpy as np
 import sympy
 
-from samlib import codegen
+from samlib import codegen, expressions
 from samlib.errors import BadInput, check_choice
+from samlib.expressions import FUNCTIONS, KINKS
 
-_FUNCTIONS = [
-    *("exp", "log", "sqrt", "sin", "cos", "tan", "asin", "acos", "atan"),
-    *("sinh", "cosh", "tanh", "asinh", "acosh", "atanh"),
-]
-_KINKS = [sympy.Abs, sympy.Max, sympy.Min, sympy.Piecewise, sympy.sign, sympy.Heaviside]
 _Compiled = list[Callable[[Any], list[Any]]]
 
 
 class Landscape:
     """A function f: R^d → R given by one SymPy expression.
 
-    expr : SymPy expression, or a string (evaluated by SymPy: do not pass a stranger's). Decimal
-        numbers mean what they say: 0.1 is the rational 1/10, which matters in ball arithmetic.
+    expr : SymPy expression, or a string of arithmetic and known functions. Decimal numbers of any
+        length mean what they say: 0.1 is the rational 1/10, which matters in ball arithmetic.
     symbols : the d coordinates in order, as SymPy symbols or names.
     name, about : what to call it, and one line on why it is interesting.
     box : d pairs (low, high), where to draw it; by default (−2, 2) for each axis.
@@ -52,12 +48,14 @@ class Landscape:
         self.dim = len(self.symbols)
         if self.dim == 0 or len(set(self.symbols)) != self.dim:
             raise BadInput(f"symbols = {symbols!r}: list each coordinate once, at least one")
-        self.expr = _checked(expr, self.symbols)
+        self.expr = expressions.read(expr, self.symbols)
+        self._real = self.expr.xreplace(dict(zip(self.symbols, self._xs, strict=True)))
+        if self._real.has(sympy.I, sympy.nan, sympy.zoo):
+            raise BadInput(f"expr = {expr!r} is not real for real {self.symbols}; rewrite it")
         self.name, self.about = name, about
         self.box = tuple((float(a), float(b)) for a, b in box or [(-2.0, 2.0)] * self.dim)
         if len(self.box) != self.dim or not all(a < b for a, b in self.box):
             raise BadInput(f"box = {box!r} must be {self.dim} pairs (low, high) with low < high")
-        self.smooth = not self.expr.has(*_KINKS)
 
     def __repr__(self) -> str:
         return f"Landscape({str(self.expr)!r}, {[s.name for s in self.symbols]})"
@@ -81,12 +79,24 @@ class Landscape:
         """∇²f(x) v: (..., d), (..., d) → (..., d)."""
         return (self.hess(x) * v[..., None, :]).sum(-1)
 
+    @functools.cached_property
+    def smooth(self) -> bool:
+        """Whether f, ∇f and ∇²f are free of kinks for real coordinates, where √x² is |x|.
+
+        What stays, √ and the like, is smooth wherever its value and its derivatives are finite.
+        """
+        return not any(e.has(*KINKS) for exprs in self._derivatives for e in exprs)
+
+    def ball_f(self, xs: Sequence[Any]) -> Any:
+        """f in ball arithmetic: d python-flint ``arb`` in, one out. Kinks in f are BadInput."""
+        return self._balls[0](xs)[0]
+
     def ball_grad(self, xs: Sequence[Any]) -> list[Any]:
-        """∇f in ball arithmetic: d python-flint ``arb`` in, d out. Kinks in f are BadInput."""
+        """∇f in ball arithmetic: d in, d out; NaN where f is not finite all over the ball."""
         return self._balls[1](xs)
 
     def ball_hess(self, xs: Sequence[Any]) -> list[list[Any]]:
-        """∇²f in ball arithmetic: d python-flint ``arb`` in, d lists of d out."""
+        """∇²f in ball arithmetic, d lists of d; NaN where f or ∇f is not finite on the ball."""
         return self._rows(self._balls[2](xs))
 
     def latex(self) -> str:
@@ -108,20 +118,25 @@ class Landscape:
     def _rows(self, flat: list[Any]) -> list[list[Any]]:
         return [flat[i : i + self.dim] for i in range(0, len(flat), self.dim)]
 
+    @property
+    def _xs(self) -> list[Any]:
+        return [sympy.Symbol(f"x[{i}]", real=True) for i in range(self.dim)]
+
     @functools.cached_property
     def _derivatives(self) -> list[list[Any]]:
         """[f], the d entries of ∇f, the d² of ∇²f, in real symbols named x[0], x[1], …"""
-        xs = [sympy.Symbol(f"x[{i}]", real=True) for i in range(self.dim)]
-        exact = {n: sympy.Rational(repr(float(n))) for n in self.expr.atoms(sympy.Float)}
-        f = self.expr.xreplace(dict(zip(self.symbols, xs, strict=True)) | exact)
+        f, xs = self._real, self._xs
         grad = [_almost_everywhere(f.diff(x)) for x in xs]
         upper = [[_almost_everywhere(g.diff(x)) for x in xs[: i + 1]] for i, g in enumerate(grad)]
         hess = [upper[max(i, j)][min(i, j)] for i in range(self.dim) for j in range(self.dim)]
-        return [[_piecewise(e) for e in exprs] for exprs in ([f], grad, hess)]
+        out = [[_piecewise(e) for e in exprs] for exprs in ([f], grad, hess)]
+        if any(e.has(sympy.Derivative, sympy.Subs, sympy.re, sympy.im) for e in grad + hess):
+            raise BadInput(f"{self!r}: SymPy finds no formula for its derivatives; rewrite it")
+        return out
 
     @functools.cached_property
     def _numpy(self) -> _Compiled:
-        space = {n: getattr(np, n) for n in [*_FUNCTIONS, "where", "nan"]}
+        space = {n: getattr(np, n) for n in [*FUNCTIONS, "where", "nan"]}
         return [codegen.compile_python(e, codegen.ForArrays, space) for e in self._derivatives]
 
     @functools.cached_property
@@ -134,7 +149,7 @@ class Landscape:
             wrapped = [b if torch.is_tensor(b) else torch.tensor(b, dtype=double) for b in branches]
             return torch.where(test, *wrapped)
 
-        space = {n: getattr(torch, n) for n in _FUNCTIONS} | {"where": where, "nan": np.nan}
+        space = {n: getattr(torch, n) for n in FUNCTIONS} | {"where": where, "nan": np.nan}
         return [codegen.compile_python(e, codegen.ForArrays, space) for e in self._derivatives]
 
     @functools.cached_property
@@ -146,9 +161,11 @@ class Landscape:
         def method(name: str) -> Callable[[Any], Any]:
             return lambda value: getattr(arb(value), name)()
 
-        space = {n: method(n) for n in _FUNCTIONS} | {"arb": arb}
-        raw = [codegen.compile_python(e, codegen.ForBalls, space) for e in self._derivatives]
-        return [lambda xs, g=g: [arb(v) for v in g(xs)] for g in raw]  # type: ignore[misc]
+        space = {n: method(n) for n in FUNCTIONS} | {"arb": arb}
+        f, grad, hess = self._derivatives
+        none: list[Any] = []
+        orders = [(none, f), (f, grad), (f + grad, hess)]
+        return [_guarded(lower, wanted, space) for lower, wanted in orders]
 
     def _evaluate(self, order: int, x: Any) -> Any:
         tensor = type(x).__module__.partition(".")[0] == "torch"
@@ -176,24 +193,21 @@ class Landscape:
         return np.moveaxis(out.reshape(tail + batch), range(order), range(-order, 0))
 
 
-def _checked(expr: Any, symbols: tuple[Any, ...]) -> Any:
-    """``expr`` as a real finite SymPy expression of ``symbols`` alone, else BadInput."""
-    try:
-        tree = sympy.sympify(expr, locals={s.name: s for s in symbols})
-    except (sympy.SympifyError, SyntaxError, TypeError, AttributeError) as error:
-        raise BadInput(f"expr = {expr!r} is nothing that SymPy can read: {error}") from error
-    if not isinstance(tree, sympy.Expr):
-        raise BadInput(f"expr = {expr!r} is a {type(tree).__name__}; give one scalar expression")
-    if stray := tree.free_symbols - set(symbols):
-        names = ", ".join(s.name for s in symbols)
-        raise BadInput(f"expr has free symbols {sorted(map(str, stray))}; list them beside {names}")
-    if tree.has(sympy.oo, sympy.zoo, -sympy.oo, sympy.nan, sympy.I):
-        raise BadInput(f"expr = {expr!r} has an infinity, NaN or I; give a finite real expression")
-    known = {getattr(sympy, n) for n in _FUNCTIONS} | set(_KINKS)
-    if odd := {a.func.__name__ for a in tree.atoms(sympy.Function) if a.func not in known}:
-        vocabulary = ", ".join(_FUNCTIONS + [k.__name__ for k in _KINKS])
-        raise BadInput(f"expr uses {sorted(odd)}; rewrite it with {vocabulary}")
-    return tree
+def _guarded(lower: list[Any], wanted: list[Any], space: dict[str, Any]) -> Callable[..., Any]:
+    """Balls of ``wanted``, or NaN where one of ``lower`` is not finite.
+
+    The formula of a derivative may live where f itself ends: 1/x is finite where log x is not.
+    """
+    arb, count = space["arb"], len(lower)
+    function = codegen.compile_python(lower + wanted, codegen.ForBalls, space)
+
+    def balls(xs: Any) -> list[Any]:
+        values = [arb(v) for v in function(xs)]
+        if all(v.is_finite() for v in values[:count]):
+            return values[count:]
+        return [arb("nan")] * len(wanted)
+
+    return balls
 
 
 def _almost_everywhere(expr: Any) -> Any:

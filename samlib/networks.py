@@ -7,6 +7,8 @@ and not from a rounded one.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Self
@@ -15,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from samlib.balls import Array, apply, ball, common_denominator, fraction, mm
-from samlib.errors import BadInput
+from samlib.errors import BadInput, check_whole
 
 LOSSES = ("ce", "mse", "logistic")
 
@@ -52,16 +54,15 @@ class NetworkLoss:
     ) -> None:
         if loss not in LOSSES:
             raise BadInput(f"loss {loss!r} is unknown; use one of {LOSSES}")
-        if not isinstance(hidden, int) or hidden < 1:
-            raise BadInput(f"hidden = {hidden!r} is not a whole number ≥ 1")
-        self.loss, self.hidden = loss, hidden
+        self.loss, self.hidden = loss, check_whole("hidden", hidden)
         self.decay = fraction("decay", decay)
         if self.decay < 0:
             raise BadInput(f"decay = {decay!r} is negative; use 0 or more")
         self._x, self._xden = common_denominator("x", x)
         targets, self._yden = common_denominator("y", y)
         self._y = targets[:, None] if targets.ndim == 1 else targets
-        if self._x.ndim != 2 or self._y.ndim != 2 or len(self._x) != len(self._y):
+        shapes = self._x.ndim, self._y.ndim, len(self._x)
+        if shapes != (2, 2, len(self._y)) or not self._x.size or not self._y.size:
             raise BadInput(
                 f"x {self._x.shape} and y {targets.shape} do not fit; give (N, d) and N labels"
             )
@@ -76,13 +77,15 @@ class NetworkLoss:
     def _one_hot(self) -> NDArray[np.object_]:
         labels = np.array([int(v) if self._yden == 1 else -1 for v in self._y[:, 0]])
         top = 1 if self.loss == "logistic" else labels.max()
-        if self._y.shape[1] != 1 or labels.min() < 0 or labels.max() > top:
+        # Far beyond any set of classes a label is a mistake, and a table of so many columns too.
+        if self._y.shape[1] != 1 or labels.min() < 0 or labels.max() > min(top, 9999):
             raise BadInput(
-                f"loss {self.loss!r} needs integer labels from 0 up, one for each row of x"
+                f"loss {self.loss!r} needs integer labels from 0 up (at most 9999), one for each "
+                "row of x"
             )
         if self.loss == "logistic":
             return self._y
-        return np.asarray(np.eye(top + 1, dtype=int)[labels], dtype=object)
+        return np.asarray(labels[:, None] == np.arange(top + 1), dtype=int).astype(object)
 
     def __repr__(self) -> str:
         shape = f"{self.inputs}-{self.hidden}-{self.outputs} tanh, {self.loss}"
@@ -237,6 +240,20 @@ class NetworkLoss:
 
     # -- balls, symmetries, storage
 
+    def ball_f(self, xs: Sequence[Any]) -> Any:
+        """f over the box of the ``arb`` balls xs (length p), one ball."""
+        theta = np.array(list(xs), dtype=object)
+        _, y, decay = self._data(theta)
+        _, z, r = self._forward(theta)
+        if self.loss == "mse":
+            each = (r * r).sum(-2) / 2
+        elif self.loss == "logistic":
+            each = apply("log1p", apply("exp", z - 2 * y * z)).sum(-2)  # z of 0, −z of 1
+        else:
+            right = (y * z).sum(-2)
+            each = apply("log", apply("exp", z - right).sum(-2))
+        return each.sum() / self.samples + decay / 2 * (theta * theta).sum()
+
     def ball_grad(self, xs: Sequence[Any]) -> list[Any]:
         """∇f over the box of the ``arb`` balls xs (length p), enclosed at flint's precision."""
         return list(self._grad(np.array(list(xs), dtype=object)))
@@ -260,6 +277,32 @@ class NetworkLoss:
         first, second = self.blocks(self._check(theta))
         return self.flat(first[..., order[:-1], :], second[..., order])
 
+    def constant_loss(self) -> Any:
+        """The mean loss of the best constant output, without any penalty, as one ball.
+
+        For ``ce`` and ``logistic`` it is the entropy of the labels, for ``mse`` half the variance
+        of the targets, summed over the outputs.
+        """
+        n, total = self.samples, self._y.sum(0)
+        if self.loss == "mse":
+            spread = (self._y**2).sum() * n - (total**2).sum()
+            return ball(Fraction(int(spread), 2 * (n * self._yden) ** 2))
+        counts = total if self.loss == "ce" else [total[0], n - total[0]]
+        shares = [ball(Fraction(int(count), n)) for count in counts if count]
+        return -sum(q * q.log() for q in shares)
+
+    def parameters_of(self, j: int) -> NDArray[np.int_]:
+        """Which of the p parameters belong to hidden unit j: its row of W₁, bias, column of W₂."""
+        first, second = self.blocks(np.arange(self.dim))
+        return np.concatenate([first[self._unit(j)], second[:, j]])
+
+    def digest(self) -> str:
+        """SHA-256 of the data: of the JSON text of x, y and their denominators, exactly."""
+        stored = self.to_json()
+        kept = {k: stored[k] for k in ("x", "x_denominator", "y", "y_denominator")}
+        text = json.dumps(kept, separators=(",", ":"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
     def to_json(self) -> dict[str, Any]:
         """Everything that defines f, exactly, as plain JSON values."""
         y = self._y.argmax(1) if self.loss == "ce" else self._y
@@ -276,10 +319,13 @@ class NetworkLoss:
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Self:
-        """The network of :meth:`to_json`."""
+        """The network of :meth:`to_json`; BadInput if an entry is not one that it writes."""
 
         def exact(key: str) -> Array:
-            rows, den = np.array(stored[key], dtype=object), int(stored[f"{key}_denominator"])
+            den = check_whole(f"{key}_denominator", stored[f"{key}_denominator"])
+            rows = np.array(stored[key], dtype=object)
+            if odd := [v for v in rows.ravel() if type(v) is not int]:
+                raise BadInput(f"{key} holds {odd[0]!r}; its entries are whole numbers, in rows")
             out: Array = np.frompyfunc(lambda v: Fraction(v, den), 1, 1)(rows)
             return out
 

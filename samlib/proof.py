@@ -6,8 +6,9 @@ Everything works at flint's present precision, which :mod:`samlib.certify` sets.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class Basin:
 
 @dataclass(frozen=True)
 class Claims:
-    """What was proved. Numbers are lower bounds.
+    """What was proved. Numbers are lower bounds, but losses are values, rounded.
 
     Attributes
     ----------
@@ -63,6 +64,10 @@ class Claims:
     min_real_part : no eigenvalue of A has a smaller real part; None where it cannot be bounded.
     eta_max : SAM is attracted to x_h for every 0 < η < eta_max; None unless attraction is proved.
     basin : see :class:`Basin`; None unless proved.
+    loss, image_loss : f(x_h) and f(x⁺), off by at most 1e-9 · max(1, |value|); None if unknown.
+    constant_loss : the same of the best constant output of a network, without weight decay.
+    live_units : how many hidden units of x_h have a weight that is not zero; the weights of all
+        others are exactly zero. None for a landscape, or if it is not decided.
     """
 
     proved: frozenset[str]
@@ -71,6 +76,10 @@ class Claims:
     min_real_part: float | None
     eta_max: float | None
     basin: Basin | None
+    loss: float | None
+    image_loss: float | None
+    constant_loss: float | None
+    live_units: int | None
 
     def stated(self) -> Claims:
         """These claims with a margin, so that another machine's rounding can prove them again.
@@ -82,13 +91,12 @@ class Claims:
         if basin is not None:
             basin = Basin(_down(basin.radius / 2, 3), _down(0.95 * basin.eta, 3), basin.box)
         part, eta = self.min_real_part, self.eta_max
-        return Claims(
-            self.proved,
-            _down(self.grad_norm),
-            self.inertia,
-            None if part is None else _down(part),
-            None if eta is None else _down(eta),
-            basin,
+        return replace(
+            self,
+            grad_norm=_down(self.grad_norm),
+            min_real_part=None if part is None else _down(part),
+            eta_max=None if eta is None else _down(eta),
+            basin=basin,
         )
 
     def missing(self, other: Claims) -> list[str]:
@@ -103,7 +111,27 @@ class Claims:
         a, b = other.basin, self.basin
         if a is not None and (b is None or not (b.radius >= a.radius and b.eta >= a.eta)):
             lost.append(f"{a}")
+        for name in ("loss", "image_loss", "constant_loss"):
+            claimed, shown = getattr(other, name), getattr(self, name)
+            if claimed is not None and (
+                shown is None or not abs(claimed - shown) <= 5e-10 * max(1.0, abs(claimed))
+            ):
+                lost.append(f"{name} = {claimed} (it is {shown})")
+        if other.live_units not in (None, self.live_units):
+            lost.append(f"live_units = {other.live_units} (it is {self.live_units})")
         return lost
+
+
+def _plus_minus(radius: float) -> Any:
+    from flint import arb
+
+    return arb(0, radius)
+
+
+def _value(ball: Any) -> float | None:
+    """A decimal within 1e-10 · max(1, |value|) of every number in the ball; None if it is wider."""
+    middle = round(float(ball.mid()), 10) + 0.0
+    return middle if bool(abs(ball - middle) < 1e-10 * max(1.0, abs(middle))) else None
 
 
 def _down(value: float, digits: int = 7) -> float:
@@ -136,6 +164,8 @@ class Proof:
         NotCertified
             If existence, uniqueness or ∇f ≠ 0 is not proved.
         """
+        if not 0 < self.radius <= box < math.inf:
+            raise NotCertified("precision", f"{box:g} is no radius from {self.radius:g} on")
         near, a = self.near, self.derivative
         residual = self.f.value(self.centre)
         if not (near.norm > 0 and krawczyk(residual, a, inverse(a), self.radius)):
@@ -164,7 +194,38 @@ class Proof:
             None if around is None else around.real_part,
             eta,
             basin,
+            *self._losses(),
+            self._live_units(box),
         )
+
+    def _losses(self) -> tuple[float | None, float | None, float | None]:
+        """f(x_h), f(x⁺) and the constant guess."""
+        landscape = self.f.landscape
+        if not hasattr(landscape, "ball_f"):
+            return None, None, None
+        here = landscape.ball_f(list(self.centre + _plus_minus(self.radius)))
+        there = landscape.ball_f(list(self.near.image))
+        constant = getattr(landscape, "constant_loss", None)
+        return _value(here), _value(there), None if constant is None else _value(constant())
+
+    def _live_units(self, box: float) -> int | None:
+        """How many hidden units have a weight that is not zero, given uniqueness in the box.
+
+        Changing the signs of all weights of one unit leaves f as it is, so it takes x_h to another
+        hallucinated point. If the unit's weights are so small that this one lies in the box as
+        well, it is x_h itself, and the weights are 0.
+        """
+        net = self.f.landscape
+        if not hasattr(net, "parameters_of"):
+            return None
+        live = 0
+        for j in range(net.hidden):
+            sizes = np.abs(self.centre[net.parameters_of(j)])
+            if any(bool(v > self.radius) for v in sizes):
+                live += 1
+            elif not all(bool(2 * v + self.radius <= box) for v in sizes):
+                return None
+        return live
 
     def separation(self, box: float) -> float:
         """Below 1, F has at most one zero in the box centre ± box.
