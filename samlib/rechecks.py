@@ -17,8 +17,8 @@ from samlib.errors import BadInput
 
 # All of samlib that loading and proving a certificate imports: what the proof may depend on.
 PROVER = (
-    "activations", "balls", "certify", "codegen", "enclosures", "errors", "identity", "landscapes",
-    "networks", "proof",
+    "activations", "balls", "certify", "codegen", "data", "data_files", "enclosures", "errors",
+    "expressions", "identity", "karate", "landscapes", "networks", "proof",
 )  # fmt: skip
 
 
@@ -26,7 +26,7 @@ PROVER = (
 def prover() -> bytes:
     """A digest of everything but the certificate that a proof depends on."""
     digest = hashlib.sha256(platform.python_version().encode())
-    for package in ("python-flint", "numpy", "sympy"):
+    for package in ("python-flint", "numpy", "sympy", "scikit-learn"):
         digest.update(f"{package} {metadata.version(package)}".encode())
     for name in PROVER:
         source = (Path(__file__).parent / f"{name}.py").read_bytes()

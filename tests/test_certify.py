@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,10 @@ from samlib.errors import BadInput  # noqa: E402
 from samlib.landscapes import Landscape  # noqa: E402
 from samlib.networks import NetworkLoss  # noqa: E402
 from samlib.proof import Proof  # noqa: E402
+from samlib.rechecks import PROVER, proved_again  # noqa: E402
 
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "book" / "certificates"
 EXISTS = {"exists", "unique", "gradient is nonzero"}
 WELL = landscapes.get("double-well-2d")
 
@@ -421,8 +427,6 @@ def test_krawczyk_needs_a_small_residual_and_a_regular_derivative() -> None:
 
 # ---- stored certificates ------------------------------------------------------------------------
 
-FOLDER = Path(__file__).parents[1] / "book" / "certificates"
-
 
 def test_save_load_recheck(tmp_path: Path) -> None:
     landscape = Landscape("0.25*(x**2 - 1)**2 + 0.3*y**2 + exp(-9*y**2)/100", ["x", "y"], "mine")
@@ -436,31 +440,136 @@ def test_save_load_recheck(tmp_path: Path) -> None:
     assert str(again) == str(c)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"eta_max": 0.2758621},
-        {"eta_max": float("nan")},
-        {"grad_norm": 0.1921},
-        {"min_real_part": 2.01},
-        {"inertia": [1, 1, 0]},
-        {"box_radius": 0.5},
-        {"rho": "1200001/1000000"},
-        {"centre": ["0.200001", "0"]},
-        {"centre": ["0.2"]},
-        {"radius": 0.0},
-        {"proved": ["exists", "image is maximizer"]},
-        {"basin": {"radius": 0.1, "eta": 0.2, "box": 0.005}},
-        {"landscape": {"expr": "(x**2 - 1)**2/4 + y**2", "symbols": ["x", "y"]}},
-    ],
-)
-def test_a_changed_certificate_does_not_recheck(tmp_path: Path, change: dict[str, Any]) -> None:
-    stored = json.loads((FOLDER / "double-well-2d.json").read_text())
+def tampered(name: str, path: Path, change: dict[str, Any]) -> None:
+    """Write a stored certificate with some entries changed: 'landscape.x' is x of the landscape."""
+    stored = json.loads((FOLDER / f"{name}.json").read_text())
     for key, value in change.items():
-        stored[key] = {**stored[key], **value} if isinstance(stored[key], dict) else value
-    (tmp_path / "c.json").write_text(json.dumps(stored))
-    with pytest.raises(NotCertified):
+        place, *inner = key.split(".")
+        if inner:
+            stored[place][inner[0]] = value
+        else:
+            stored[place] = value
+    path.write_text(json.dumps(stored))
+
+
+NAN, INF, MISSING = float("nan"), float("inf"), "digits-012"
+CHANGES: list[tuple[str, dict[str, Any]]] = [
+    # claims that are stronger than the truth, or of another point
+    ("double-well-2d", {"eta_max": 0.2758621}),
+    ("double-well-2d", {"grad_norm": 0.1921}),
+    ("double-well-2d", {"min_real_part": 2.01}),
+    ("double-well-2d", {"inertia": [1, 1, 0]}),
+    ("double-well-2d", {"box_radius": 0.5}),
+    ("double-well-2d", {"rho": "1200001/1000000"}),
+    ("double-well-2d", {"centre": ["0.200001", "0"]}),
+    ("double-well-2d", {"proved": ["exists", "image is maximizer"]}),
+    ("double-well-2d", {"proved": ["exists", "is beautiful"]}),
+    ("double-well-2d", {"basin": {"radius": 0.1, "eta": 0.2, "box": 0.005}}),
+    ("double-well-2d", {"landscape.expr": "(x**2 - 1)**2/4 + y**2"}),
+    ("twist", {"eta_max": 0.1}),
+    ("twist", {"proved": ["exists", "attracts"]}),
+    # a radius that is not positive: the point at 11/5 is seen from the other side
+    ("double-well-2d", {"rho": "-6/5", "centre": ["2.2", "0"]}),
+    ("double-well-2d", {"rho": "0"}),
+    ("double-well-2d", {"rho": "6/0"}),
+    ("double-well-2d", {"rho": "wide"}),
+    ("double-well-2d", {"rho": NAN}),
+    ("double-well-2d", {"rho": INF}),
+    ("double-well-2d", {"rho": "1e999999999"}),
+    ("double-well-2d", {"rho": None}),
+    ("double-well-2d", {"rho": [1]}),
+    # numbers that are none
+    *[("double-well-2d", {key: value}) for key in ("eta_max", "min_real_part", "grad_norm")
+      for value in (NAN, INF, -INF, "0.1", [0.1], True, 10**400)],
+    *[("double-well-2d", {key: value}) for key in ("radius", "box_radius")
+      for value in (NAN, INF, 0.0, -1e-28, "1e-28", None, [1e-28])],
+    *[("double-well-2d", {"bits": value})
+      for value in (-5, 0, 52, 1025, 10**9, 128.0, "x", "128", None, True, NAN)],
+    *[("double-well-2d", {"seconds": value}) for value in (NAN, "1", None)],
+    *[("double-well-2d", {f"basin.{key}": value}) for key in ("radius", "eta", "box")
+      for value in (NAN, INF, -1.0, "1", None)],
+    ("double-well-2d", {"basin": [1e-4, 0.1, 1e-3]}),
+    ("double-well-2d", {"basin": {"radius": 1e-4}}),
+    ("double-well-2d", {"basin.name": 1}),
+    ("double-well-2d", {"radius": 1e-2}),  # larger than box_radius
+    # wrong shapes
+    *[("double-well-2d", {"centre": value}) for value in (
+        ["0.2"], ["0.2", "0", "0"], "0.2", {"x": "0.2", "y": "0"}, ["abc", "0"], ["nan", "0"],
+        ["inf", "0"], [0.2, 0.0], ["1e999", "0"], ["0.2", None], None, [["0.2", "0"]])],
+    *[("double-well-2d", {"inertia": value})
+      for value in ([2], [2, 0, 0, 0], [3, 0, 0], [3, -1, 0], ["2", 0, 0], [2.0, 0, 0], 2, "200")],
+    *[("double-well-2d", {"proved": value}) for value in ("exists", None, [1], [["exists"]])],
+    *[("double-well-2d", {"landscape": value}) for value in (None, [], "x", {"type": "network"})],
+    *[("double-well-2d", {"landscape.symbols": value})
+      for value in ("xy", ["x"], ["x", "x"], ["x", 1], ["x", "y y"], None, [])],
+    *[("double-well-2d", {"landscape.expr": value})
+      for value in (None, 7, "", "x**", "x*", "9**9**9**9*x*y", "sqrt(x**2) + y**2", "x**q")],
+    ("double-well-2d", {"landscape.name": None}),
+    ("double-well-2d", {"landscape.more": 1}),
+    ("double-well-2d", {"unknown": 1}),
+    ("double-well-2d", {"format": 2}),
+    # networks
+    *[(MISSING, {"landscape.x_denominator": value}) for value in (0, -1000, "1000", 1000.0, None)],
+    *[(MISSING, {"landscape.y_denominator": value}) for value in (0, 2, None)],
+    *[(MISSING, {"landscape.x": value})
+      for value in ([], [[]], [[1, 2, 3, 4]], [["1", 2, 3, 4]] * 60, [[1, 2, 3]] * 60, "x",
+                    [[1, 2, 3, 4]] * 59 + [[1, 2]], [[NAN, 2, 3, 4]] * 60, [[0.5, 2, 3, 4]] * 60)],
+    *[(MISSING, {"landscape.y": value})
+      for value in ([], [0] * 59, ["0"] * 60, [-1] * 60, [10**9] * 60, [0.5] * 60, None)],
+    *[(MISSING, {"landscape.hidden": value}) for value in (0, -1, 5, "4", 4.0, None, 10**9)],
+    *[(MISSING, {"landscape.decay": value}) for value in ("-3/100", "1/0", NAN, "x", None, "0")],
+    *[(MISSING, {"landscape.loss": value}) for value in ("hinge", None, ["ce"], "mse")],
+    # what it says of its losses, its units and its data
+    *[(MISSING, {key: value}) for key in ("loss", "image_loss", "constant_loss")
+      for value in (0.5, 0.986121, NAN, "1", True)],
+    *[(MISSING, {"live_units": value}) for value in (0, 2, 4, 5, -1, "1", 1.0)],
+    *[(MISSING, {"data.classes": value})
+      for value in ([0, 1], [0, 1, 3], [1, 2, 3], "012", [0, 1, "2"], [-1, 1, 2], None)],
+    *[(MISSING, {"data.features": value}) for value in ("pca:5", "pixels", 4, None, "words")],
+    *[(MISSING, {"data.n": value}) for value in (61, 0, "60", None, 60.0)],
+    *[(MISSING, {"data.sha256": value}) for value in ("0" * 64, None, 5)],
+    *[(MISSING, {"data": value}) for value in ({}, [], "digits", {"n": 60})],
+    ("double-well-2d", {"loss": 0.2305}),
+    ("double-well-2d", {"image_loss": 1e-8}),
+    ("double-well-2d", {"constant_loss": 1.0}),
+    ("double-well-2d", {"live_units": 1}),
+    ("double-well-2d", {"data": {"set": "digits", "classes": None, "features": None, "n": 1,
+                                 "sha256": "0"}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "change"), CHANGES, ids=lambda v: str(v)[:60])
+def test_a_tampered_certificate_is_refused(
+    tmp_path: Path, name: str, change: dict[str, Any]
+) -> None:
+    tampered(name, tmp_path / "c.json", change)
+    with pytest.raises((BadInput, NotCertified)):
         Certificate.load(tmp_path / "c.json").recheck()
+
+
+def test_untampered_certificates_of_the_table_are_accepted(tmp_path: Path) -> None:
+    for name in ("double-well-2d", "twist", MISSING):
+        tampered(name, tmp_path / "c.json", {})
+        assert Certificate.load(tmp_path / "c.json").recheck()
+
+
+@pytest.mark.parametrize("key", json.loads((FOLDER / "digits-012.json").read_text()))
+def test_only_what_describes_a_certificate_may_be_missing(tmp_path: Path, key: str) -> None:
+    stored = json.loads((FOLDER / "digits-012.json").read_text())
+    del stored[key]
+    (tmp_path / "c.json").write_text(json.dumps(stored))
+    if key in ("data", "loss", "image_loss", "constant_loss", "live_units"):
+        assert getattr(Certificate.load(tmp_path / "c.json"), key) is None
+    else:
+        with pytest.raises(BadInput):
+            Certificate.load(tmp_path / "c.json")
+
+
+def test_a_certificate_of_impossible_values_cannot_be_made_in_python_either() -> None:
+    c = Certificate.load(FOLDER / "double-well-2d.json")
+    for change in ({"rho": Fraction(-6, 5)}, {"radius": NAN}, {"bits": -5}, {"centre": ("a", "b")}):
+        with pytest.raises(BadInput):
+            dataclasses.replace(c, **change)
 
 
 @pytest.mark.parametrize(
@@ -475,10 +584,16 @@ def test_a_strangers_expression_is_not_evaluated(tmp_path: Path, expr: str) -> N
 
 
 def test_files_that_are_no_certificates_are_refused(tmp_path: Path) -> None:
-    for k, text in enumerate(["not json", "{}", "[]", '{"format": 2}']):
+    texts = ["not json", "{}", "[]", '{"format": 2}', "", "[" * 100_000, '{"format": 1}', "NaN"]
+    for k, text in enumerate([*texts, "1" * 5000, '{"format": ' + "1" * 5000 + "}"]):
         (tmp_path / f"{k}.json").write_text(text)
         with pytest.raises(BadInput):
             Certificate.load(tmp_path / f"{k}.json")
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
+    os.mkfifo(tmp_path / "pipe.json")
+    for name in ("bytes.json", "pipe.json", "nothing.json", "."):
+        with pytest.raises(BadInput):
+            Certificate.load(tmp_path / name)
 
 
 def test_only_what_can_be_stored_is_stored(tmp_path: Path) -> None:
@@ -491,7 +606,18 @@ def test_only_what_can_be_stored_is_stored(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda p: p.stem)
 def test_every_stored_certificate_is_proved_again(path: Path) -> None:
     assert path.stat().st_size < 1_000_000
-    c = Certificate.load(path)
-    assert c.recheck()
+    c = proved_again(path, ROOT / "build" / "rechecked")
     assert c.proved >= EXISTS
     assert c.seconds < 120
+
+
+def test_the_memory_of_proofs_knows_all_of_the_prover() -> None:
+    """Whatever of samlib a proof imports is in the digest under which it is remembered."""
+    code = (
+        "import sys; from samlib.certify import Certificate\n"
+        f"for name in ('double-well-2d', 'digits-012'):\n"
+        f"    Certificate.load({str(FOLDER)!r} + f'/{{name}}.json').recheck()\n"
+        "print(*sorted(m[7:] for m in sys.modules if m.startswith('samlib.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) <= set(PROVER)
