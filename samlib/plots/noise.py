@@ -12,19 +12,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from samlib.plots import style
+from samlib.plots import style, training
 from samlib.records import Record
 
 Curves = Mapping[str, NDArray[np.float64]]
 
-# outcome -> (marker, colour): shape and colour both tell it
+# outcome -> (marker, colour): those of the verdicts, and a kind of its own for the saddle
 MARKS = {
-    "converged": ("o", style.GD),
-    "running": ("d", style.OTHERS[1]),
-    "hallucinated": ("X", style.SAM),
-    "stalled: chaotic": ("P", style.PALE),
-    "stalled: saddle": ("s", style.OTHERS[0]),
-    "diverged": ("v", "black"),
+    "converged": training.MARKS["converged"],
+    "running": training.MARKS["running"],
+    "hallucinated": training.MARKS["hallucinated"],
+    "stalled: chaotic": training.MARKS["stalled"],
+    "stalled: saddle": ("P", style.OTHERS[2]),
+    "diverged": training.MARKS["diverged"],
 }
 
 

@@ -11,12 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
+from samlib.errors import BadInput
 from samlib.plots import style
 from samlib.plots.training import MARKS
 from samlib.records import Record
 
 Curves = Mapping[str, NDArray[np.float64]]
-SERIES = tuple(zip(style.OTHERS, "os^D", strict=True))  # radii, in increasing order
+COLORS = (*style.OTHERS, style.EXACT, style.GD, style.SAM)
+SERIES = tuple(zip(COLORS, "os^Dv<>", strict=True))  # radii, in increasing order
 RULES = {
     "sam": ("SAM", style.SAM, "o"),
     "asam": ("ASAM", style.OTHERS[0], "s"),
@@ -40,6 +42,13 @@ def arm(run: Record) -> str:
     return RULES[spec["rule"]][0]
 
 
+def _series(radii: Sequence[float]) -> list[tuple[float, tuple[str, str]]]:
+    """Each radius with a colour and a mark of its own; BadInput for more than there are."""
+    if len(radii) > len(SERIES):
+        raise BadInput(f"{len(radii)} radii are too many to tell apart; draw at most {len(SERIES)}")
+    return list(zip(radii, SERIES, strict=False))
+
+
 def _legend(fig: Figure, ax: Axes, **kw: Any) -> None:
     handles, labels = ax.get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside upper center", **kw)
@@ -56,7 +65,7 @@ def fractions(panels: Mapping[str, Sequence[Record]]) -> Figure:
     radii = sorted({r["spec"]["rho"] for runs in panels.values() for r in runs})
     for ax, (title, runs) in zip(axes, panels.items(), strict=True):
         shares = sorted({r["spec"]["warm_start"] for r in runs})
-        for k, (rho, (color, mark)) in enumerate(zip(radii, SERIES, strict=True)):
+        for k, (rho, (color, mark)) in enumerate(_series(radii)):
             medians = []
             for i, w in enumerate(shares):
                 at = i + 0.13 * (k - (len(radii) - 1) / 2)
@@ -114,7 +123,7 @@ def switching(panels: Mapping[str, Sequence[tuple[float, float, Record]]]) -> Fi
     fig, axes = style.row(len(panels), height=3.2, sharey=True)
     radii = sorted({r["spec"]["rho"] for rows in panels.values() for *_, r in rows})
     for ax, (title, rows) in zip(axes, panels.items(), strict=True):
-        for rho, (color, mark) in zip(radii, SERIES, strict=True):
+        for rho, (color, mark) in _series(radii):
             mine = [(a, b) for a, b, r in rows if r["spec"]["rho"] == rho]
             x, y = zip(*mine, strict=True) if mine else ((), ())
             ax.plot(x, y, mark, color=color, ms=5, mec="white", mew=0.5, label=f"$\\rho$ = {rho:g}")

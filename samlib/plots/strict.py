@@ -20,7 +20,7 @@ OUTCOMES = {
     "strict": ("X", style.SAM, "hallucinates strictly"),
     "weak": ("P", style.OTHERS[1], "hallucinates, not settled"),
     "guess": ("s", style.OTHERS[0], "constant guess"),
-    "other": ("d", style.PALE, "none of these"),
+    "other": ("d", "black", "none of these"),
 }
 
 
@@ -67,7 +67,7 @@ def losses(groups: Mapping[str, Sequence[Record]]) -> Figure:
         at = list(range(1, len(ordered) + 1))
         for key, color, words in (
             ("twin_loss", style.GD, "gradient descent"),
-            ("shifted_loss", style.PALE, "$f(x^+)$"),
+            ("shifted_loss", style.OTHERS[2], "$f(x^+)$"),
         ):
             ax.plot(at, [v[key] for v in m], ".", ms=4, color=color, label=words)
         ends = [(x, v["loss"], outcome(r)) for x, v, r in zip(at, m, ordered, strict=True)]
@@ -142,7 +142,7 @@ def remedies(groups: Mapping[str, Mapping[str, Sequence[Record]]]) -> Figure:
                 part = ends.count(name) / len(ends)
                 if part:
                     drawn[words] = ax.barh(place, part, left=left, color=color, height=0.75)
-                    at, ink = left + part / 2, "white" if name == "learns" else "black"
+                    at, ink = left + part / 2, "white" if name in ("learns", "other") else "black"
                     ax.text(at, place, str(ends.count(name)), ha="center", va="center", color=ink)
                 left += part
         ax.set_yticks(range(len(rows)), list(rows))

@@ -14,13 +14,13 @@ from samlib.records import Record
 
 Curves = Mapping[str, NDArray[np.float64]]
 
-# verdict -> (marker, colour): shape and colour both tell it
+# verdict -> (marker, colour): shape and colour both tell it; grey is left to guides
 MARKS = {
     "converged": ("o", style.GD),
     "hallucinated": ("X", style.SAM),
     "stalled": ("s", style.OTHERS[0]),
     "running": ("d", style.OTHERS[1]),
-    "diverged": ("v", style.PALE),
+    "diverged": ("v", "black"),
 }
 
 

@@ -1,0 +1,49 @@
+"""Tables for a page: a notebook shows them as real tables, a terminal as plain Markdown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from samlib.errors import BadInput
+
+
+@dataclass(frozen=True, repr=False)
+class Table:
+    """A table of text: its head, and rows of as many cells.
+
+    Jupyter and the book draw it from its Markdown; printing it shows that Markdown. BadInput if a
+    row has more or fewer cells than the head.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.head):
+                raise BadInput(
+                    f"row {list(row)} has {len(row)} cells; the head {list(self.head)} asks for "
+                    f"{len(self.head)}"
+                )
+
+    def __repr__(self) -> str:
+        lines = [_line(self.head), "|---" * len(self.head) + "|", *map(_line, self.rows)]
+        return "\n".join(lines)
+
+    def _repr_markdown_(self) -> str:
+        return repr(self)
+
+
+def _line(cells: Sequence[str]) -> str:
+    """A row in Markdown; what would be markup there stays text."""
+    text = (c.replace("&", "&amp;").replace("|", "&#124;").replace("<", "&lt;") for c in cells)
+    return "| " + " | ".join(text) + " |"
+
+
+def tally(names: Iterable[str]) -> str:
+    """How often each name occurs, the most frequent first: ``3 stalled, 1 converged``."""
+    counts = Counter(names)
+    ranked = sorted(counts, key=lambda name: (-counts[name], name))
+    return ", ".join(f"{counts[name]} {name}" for name in ranked)
