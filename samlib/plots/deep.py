@@ -29,26 +29,33 @@ def _marks(ax: Axes, runs: Sequence[Record], metric: str) -> None:
 
 
 @style.house()
-def outcomes(panels: Mapping[str, Sequence[Record]]) -> Figure:
-    """Final loss (top) and GradRatio (bottom) against ρ, a column for each title and its runs.
+def outcomes(panels: Mapping[str, Sequence[Record]], accuracy: bool = False) -> Figure:
+    """Final loss (top) and GradRatio against ρ, a column for each title and its runs.
 
     The marks tell the verdict. Dashed: the loss of the best constant guess; dotted: GradRatio 0.1.
+    ``accuracy`` adds a row with the runs' test accuracy, and a band from the least to the largest
+    loss of their twins, which took the same steps without SAM.
     """
     import matplotlib.pyplot as plt
 
-    size = (style.WIDTH, 5.0)
-    fig, axes = plt.subplots(
-        2, len(panels), figsize=size, sharex="col", sharey="row", squeeze=False
-    )
-    for (top, bottom), (title, runs) in zip(axes.T, panels.items(), strict=True):
-        _marks(top, runs, "loss")
-        _marks(bottom, runs, "grad_ratio")
-        top.axhline(runs[0]["metrics"]["baseline"], color=style.PALE, lw=1, ls="--")
-        bottom.axhline(0.1, color=style.PALE, lw=1, ls=":")
-        top.set_title(title)
-        bottom.set_xlabel("radius $\\rho$")
-    axes[0][0].set_ylabel("final training loss $f(x)$")
-    axes[1][0].set_ylabel("GradRatio")
+    rows = {"loss": "final training loss $f(x)$", "grad_ratio": "GradRatio"}
+    if accuracy:
+        rows["test_accuracy"] = "test accuracy"
+    size, shape = (style.WIDTH, 2.5 * len(rows)), (len(rows), len(panels))
+    fig, axes = plt.subplots(*shape, figsize=size, sharex="col", sharey="row", squeeze=False)
+    for column, (title, runs) in zip(axes.T, panels.items(), strict=True):
+        for ax, metric in zip(column, rows, strict=True):
+            _marks(ax, runs, metric)
+        column[0].axhline(runs[0]["metrics"]["baseline"], color=style.PALE, lw=1, ls="--")
+        column[1].axhline(0.1, color=style.PALE, lw=1, ls=":")
+        if accuracy:
+            twins = [r["metrics"]["twin_loss"] for r in runs]
+            column[0].axhspan(min(twins), max(twins), color=style.GD, alpha=0.3, lw=0)
+            column[2].set_yscale("linear")
+        column[0].set_title(title)
+        column[-1].set_xlabel("radius $\\rho$")
+    for ax, words in zip(axes[:, 0], rows.values(), strict=True):
+        ax.set_ylabel(words)
     seen = {r["verdict"] for runs in panels.values() for r in runs}
     handles = [h for h in axes[0][0].get_lines() if h.get_label() in seen]
     fig.legend(handles=handles, loc="outside upper center", ncols=len(handles))
