@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from samlib.diagnostics import THRESHOLDS, grad_ratio
 from samlib.plots import style
 from samlib.records import Record
 
@@ -22,6 +23,7 @@ MARKS = {
     "running": ("d", style.OTHERS[1]),
     "diverged": ("v", "black"),
 }
+FAILED = ("hallucinated", "stalled")
 
 
 def _verdicts(ax: Axes, runs: Sequence[Record], x: str, metric: str, baseline: bool) -> None:
@@ -174,6 +176,35 @@ def images(maps: Mapping[str, Sequence[Record]]) -> Figure:
     axes[0].set_ylabel("spread of the predictions at $x^+$ (nats)")
     _legend(fig, [r for runs in maps.values() for r in runs])
     return fig
+
+
+@style.house()
+def ratios(panels: Mapping[str, Sequence[tuple[Record, Curves]]]) -> Figure:
+    """Histogram of log GradRatio of the runs that failed, a panel a title, coloured by verdict.
+
+    ``panels`` maps a title to runs with their curves. Of each run that is hallucinated or stalled
+    the largest GradRatio counts that its curves hold of the verdict's tail. Dotted: 0.03, 0.1, 0.3.
+    """
+    fig, axes = style.row(len(panels), height=3.0)
+    bins = np.logspace(-3.5, 3, 27).tolist()  # four to a decade: 0.1 is an edge
+    for ax, (title, runs) in zip(axes, panels.items(), strict=True):
+        parts = {name: [_tail_ratio(c) for r, c in runs if r["verdict"] == name] for name in FAILED}
+        colors = [MARKS[name][1] for name in parts]
+        ax.hist(list(parts.values()), bins, stacked=True, color=colors, label=list(parts))
+        for at in (0.03, 0.1, 0.3):
+            ax.axvline(at, color=style.PALE, lw=1, ls=":")
+        ax.set(xscale="log", xlabel="GradRatio, largest of the last 5 %", title=title)
+    axes[0].set_ylabel("failing runs")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return fig
+
+
+def _tail_ratio(c: Curves) -> float:
+    """The largest GradRatio of a run's tail; values beyond the figure's ends are moved into it."""
+    ends = c["step"][-1] + 1
+    tail = c["step"] >= ends - max(1, ends // THRESHOLDS.tail_parts)
+    top = float(grad_ratio(c["grad_norm"][tail], c["shifted_grad_norm"][tail]).max())
+    return float(np.clip(top, 10**-3.49, 10**2.99))
 
 
 def _legend(fig: Figure, runs: Sequence[Record]) -> None:

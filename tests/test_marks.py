@@ -1,0 +1,75 @@
+"""A mark and a colour mean one thing in all figures of runs, and grey is for guides only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from samlib.errors import BadInput
+from samlib.plots import deep, noise, remedy, strict, style, training
+
+
+@pytest.mark.parametrize("marks", [training.MARKS, noise.MARKS, strict.OUTCOMES])
+def test_no_outcome_is_grey_and_no_two_look_alike(marks: dict[str, tuple[str, ...]]) -> None:
+    assert style.PALE not in [mark[1] for mark in marks.values()]
+    assert len({mark[0] for mark in marks.values()}) == len(marks)
+    assert len({mark[1] for mark in marks.values()}) == len(marks)
+
+
+def test_a_verdict_looks_the_same_in_all_chapters() -> None:
+    for name in ("converged", "running", "hallucinated", "diverged"):
+        assert noise.MARKS[name] == training.MARKS[name]
+    assert noise.MARKS["stalled: chaotic"] == training.MARKS["stalled"]
+    assert strict.OUTCOMES["learns"][1] == training.MARKS["converged"][1]
+    assert strict.OUTCOMES["strict"][1] == training.MARKS["hallucinated"][1]
+
+
+def run(rho: float, warm_start: float, loss: float, verdict: str = "converged") -> dict[str, Any]:
+    """A record with what the figures below read."""
+    spec = {"rho": rho, "warm_start": warm_start, "seed": 0}
+    metrics = {"loss": loss, "baseline": 2.3, "grad_ratio": 0.5, "test_accuracy": 0.4}
+    return {"spec": spec, "verdict": verdict, "metrics": metrics | {"twin_loss": loss / 2}}
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 7])
+def test_warm_starts_of_any_few_radii(count: int) -> None:
+    radii = [float(k + 1) for k in range(count)]
+    runs = [run(rho, w, 0.1 * rho + w) for rho in radii for w in (0.0, 0.5)]
+    fig = remedy.fractions({"digits": runs})
+    lines = [t for t in fig.axes[0].get_lines() if t.get_marker() == "None"]
+    medians = [t.get_ydata() for t in lines if t.get_linestyle() == "-"]
+    wanted = [[0.1 * rho, 0.1 * rho + 0.5] for rho in radii]
+    assert np.allclose(sorted(medians, key=lambda y: y[0]), wanted)
+    labels = [t.get_text() for t in fig.legends[0].get_texts()]
+    assert labels == [f"$\\rho$ = {rho:g}" for rho in radii]
+
+
+def test_more_radii_than_marks_are_refused() -> None:
+    with pytest.raises(BadInput, match=r"8 radii.*at most 7"):
+        remedy.fractions({"digits": [run(float(k), 0.0, 1.0) for k in range(8)]})
+
+
+def test_outcomes_show_twins_and_accuracy_when_asked() -> None:
+    runs = [run(0.5, 0.0, 1.0), run(2.0, 0.0, 2.0, "stalled")]
+    assert len(deep.outcomes({"a": runs}).axes) == 2
+    loss, _, accuracy = deep.outcomes({"a": runs}, accuracy=True).axes
+    (band,) = loss.patches
+    assert (band.get_y(), band.get_y() + band.get_height()) == (0.5, 1.0)
+    assert [y for t in accuracy.get_lines() for y in t.get_ydata()] == [0.4, 0.4]
+
+
+def test_ratios_counts_the_largest_of_the_tail() -> None:
+    step = np.arange(101.0)
+    late = step >= 96  # the last 5 % of 101 entries
+    ratio = np.where(late, 0.02, 9.0)
+    ratio[98] = 0.2
+    curves = {"step": step, "grad_norm": np.ones(101), "shifted_grad_norm": ratio}
+    panels = {"a": [(run(1.0, 0.0, 2.0, name), curves) for name in ("stalled", "converged")]}
+    fig = training.ratios(panels)
+    tall = [p for p in fig.axes[0].patches if p.get_height() > 0]
+    assert len(tall) == 1  # a converged run does not count
+    assert tall[0].get_x() <= 0.2 < tall[0].get_x() + tall[0].get_width()
+    assert to_hex(tall[0].get_facecolor()) == training.MARKS["stalled"][1].lower()
