@@ -122,12 +122,13 @@ def parse(entries: Iterable[Any], path: str = "the ledger") -> list[Claim]:
 def derive_status(claim: Claim) -> str:
     """The status that the evidence implies.
 
-    Without tests, records or certificates a claim is ``open``. Evidence for and against makes it
-    hold ``in part``; only against, ``not reproduced``; only for, ``holds``, ``with a correction``
-    where the claim names one. A theorem's proof is prose, which no machine has read, so the most
-    that it can be is ``proved in the text; instances tested``.
+    Without tests, records or certificates a claim is ``open``, and so it is where all of them leave
+    it undecided: they are checked and shown, but have no power either way. Evidence for and against
+    makes it hold ``in part``; only against, ``not reproduced``; only for, ``holds``, ``with a
+    correction`` where the claim names one. A theorem's proof is prose, which no machine has read,
+    so the most that it can be is ``proved in the text; instances tested``.
     """
-    sides = {e.side for e in claim.evidence if not isinstance(e, Chapter)}
+    sides = {e.side for e in claim.evidence if not isinstance(e, Chapter)} - {"undecided"}
     if not sides:
         return "open"
     if sides == {"for"}:
@@ -271,8 +272,8 @@ def escape(text: str) -> str:
 
 def cite(item: Evidence) -> str:
     """Evidence in words, as Markdown: what was compared, and which side it is on."""
-    against = "against it: " if getattr(item, "side", "for") == "against" else ""
-    return f"{against}{item}"
+    side = {"against": "against it: ", "undecided": "does not decide it: "}
+    return f"{side.get(getattr(item, 'side', 'for'), '')}{item}"
 
 
 def text(claim: Claim) -> str:

@@ -21,7 +21,7 @@ from samlib import diagnostics, records
 from samlib.errors import BadInput, check_choice, check_whole
 from samlib.runs import RunSpec
 
-SIDES = ("for", "against")
+SIDES = ("for", "against", "undecided")
 NAME = r"[A-Za-z0-9][\w.-]{0,99}"  # of a record: a folder's
 STALLED = tuple(f"stalled: {kind}" for kind in ("chaotic", "saddle"))
 FIELDS = {f.name: f.default for f in dataclasses.fields(RunSpec)}

@@ -307,6 +307,17 @@ def test_what_is_no_report_is_refused_in_one_line(
     assert "is no file" in second
 
 
+def test_evidence_without_power_leaves_a_claim_open() -> None:
+    """It is checked and shown all the same, and does not outweigh evidence that decides."""
+    entry = {"id": "a", "source": "ours", "kind": "experiment", "statement": "x", "status": "open"}
+    weak = {**GOOD, "side": "undecided"}
+    claim = claims.Claim.of({**entry, "evidence": [weak]})
+    assert claims.derive_status(claim) == "open"
+    assert claims.cite(claim.evidence[0]).startswith("does not decide it: record")
+    both = claims.Claim.of({**entry, "evidence": [weak, GOOD | {"side": "against"}]})
+    assert claims.derive_status(both) == "not reproduced"
+
+
 def test_the_terminal_shows_what_was_compared(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["claims", "image-is-constant"]) == 0
     out = capsys.readouterr().out
@@ -314,10 +325,10 @@ def test_the_terminal_shows_what_was_compared(capsys: pytest.CaptureFixture[str]
     assert "shifted_spread ≤ 0.01" in out
     assert "exactly 56 of the 300 runs show verdict hallucinated" in out
     assert out.splitlines()[-1].endswith("; 0 tests looked up, not run")
-    assert main(["claims", "existence-maximizer"]) == 0
+    assert main(["claims", "constrained-maximum"]) == 0
     out = capsys.readouterr().out
-    assert "existence-maximizer: proved in the text with a correction; instances tested" in out
-    assert "Correction: The radii are an open interval" in out
+    assert "constrained-maximum: proved in the text with a correction; instances tested" in out
+    assert "Correction: Only if det H_* > 0" in out
     assert main(["claims", "nonsense"]) == 2
 
 

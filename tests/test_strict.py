@@ -110,3 +110,25 @@ def test_the_window_of_setting_p_runs_from_the_zero_network_to_the_mirror_image(
     assert 3 < low < 3.25
     assert 4 < high < 4.5
     assert np.isnan(w.attracts(1.0)).all()
+
+
+def rates(width: int) -> list[tuple[float, float]]:
+    """Measured factor a step and spectral radius at the limit, for each run that has both."""
+    runs = records.read(ROOT / "book" / "records" / "strict-init")
+    metrics = [r["metrics"] for r in runs if r["spec"]["width"] == width]
+    return [(m["rate"], m["spectral_radius"]) for m in metrics if m["rate"] is not None]
+
+
+@pytest.mark.parametrize(("width", "count", "within"), [(4, 60, 1e-5), (1, 64, 2e-4)])
+def test_rates_of_all_recorded_runs(width: int, count: int, within: float) -> None:
+    """Setting C to 1e-5 and setting P to 2e-4, as the ledger says; and not to half of that."""
+    gaps = [abs(rate - radius) for rate, radius in rates(width)]
+    assert len(gaps) == count
+    assert within / 2 < max(gaps) < within
+
+
+def test_speed_in_setting_p_is_off_by_more_than_five_percent_in_some_runs() -> None:
+    """The distance from 1 is what a run is fast or slow by: 30 of 64 are more than 5 % off."""
+    speeds = [(1 - rate) / (1 - radius) for rate, radius in rates(1)]
+    assert sum(abs(speed - 1) > 0.05 for speed in speeds) == 30
+    assert 1.07 < max(speeds) < 1.08
