@@ -126,7 +126,9 @@ def forty_graph_networks_hallucinate(c: Copy) -> None:
     rename(small, "hallucinated")
 
 
-@refused("other-architectures: record 'addition-transformer', .*: none: .*, but 1 of 30 runs show it")
+@refused(
+    "other-architectures: record 'addition-transformer', .*: none: .*, but 1 of 30 runs show it"
+)
 def a_transformer_hallucinates(c: Copy) -> None:
     rename(c.runs("addition-transformer", rho=0.5)[:1], "hallucinated")
 
