@@ -6,6 +6,7 @@ versions. Whatever of these changes, the proof is repeated.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import platform
 from functools import cache
@@ -15,11 +16,25 @@ from pathlib import Path
 from samlib.certify import Certificate, NotCertified
 from samlib.errors import BadInput
 
-# All of samlib that loading and proving a certificate imports: what the proof may depend on.
-PROVER = (
-    "activations", "balls", "certify", "codegen", "data", "data_files", "enclosures", "errors",
-    "expressions", "identity", "karate", "landscapes", "networks", "proof",
-)  # fmt: skip
+HERE = Path(__file__).parent
+
+
+@cache
+def modules() -> dict[str, bytes]:
+    """The source of samlib.certify and of all of samlib that it imports, directly or not."""
+    sources: dict[str, bytes] = {}
+    todo = ["certify"]
+    while todo:
+        name = todo.pop()
+        path = HERE / f"{name}.py"
+        if name not in sources and path.is_file():
+            sources[name] = path.read_bytes()
+            for node in ast.walk(ast.parse(sources[name])):
+                if isinstance(node, ast.ImportFrom) and node.module == "samlib":
+                    todo += [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom) and node.module is not None:
+                    todo += [node.module.removeprefix("samlib.")]
+    return sources
 
 
 @cache
@@ -28,8 +43,7 @@ def prover() -> bytes:
     digest = hashlib.sha256(platform.python_version().encode())
     for package in ("python-flint", "numpy", "sympy", "scikit-learn"):
         digest.update(f"{package} {metadata.version(package)}".encode())
-    for name in PROVER:
-        source = (Path(__file__).parent / f"{name}.py").read_bytes()
+    for name, source in sorted(modules().items()):
         digest.update(name.encode() + hashlib.sha256(source).digest())
     return digest.digest()
 
