@@ -19,12 +19,12 @@ from typing import Any, ClassVar
 
 from samlib import diagnostics, records
 from samlib.errors import BadInput, check_choice, check_whole
-from samlib.runs import RunSpec
+from samlib.runs import defaults
 
 SIDES = ("for", "against", "undecided")
 NAME = r"[A-Za-z0-9][\w.-]{0,99}"  # of a record: a folder's
 STALLED = tuple(f"stalled: {kind}" for kind in ("chaotic", "saddle"))
-FIELDS = {f.name: f.default for f in dataclasses.fields(RunSpec)}
+FIELDS = defaults()
 NUMBERS = {k for k, v in FIELDS.items() if type(v) in (int, float)} | {"n", "batch"}
 Limits = Mapping[str, float]
 

@@ -18,7 +18,7 @@ import re
 import subprocess
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 import samlib
 from samlib import curves as _curves
 from samlib.curves import Curves
-from samlib.errors import BadInput
+from samlib.errors import BadInput, check_choice
 
 Record = dict[str, Any]
 StrPath = str | os.PathLike[str]
@@ -249,9 +249,19 @@ def pack(folder: StrPath) -> None:
         _curves.pack(path, ids(path))
 
 
-def select(runs: list[Record], **where: Any) -> list[Record]:
-    """The runs whose spec has all the given values: ``select(runs, rho=2.0, lr=0.01)``."""
-    return [r for r in runs if all(r["spec"].get(k) == v for k, v in where.items())]
+def select(runs: Iterable[Record], **where: Any) -> list[Record]:
+    """The runs whose spec has all the given values: ``select(runs, rho=2.0, lr=0.01)``.
+
+    A field that a spec leaves out has its default: ``schedule="constant"`` finds the runs that name
+    no schedule. BadInput if there is no such field.
+    """
+    from samlib.runs import defaults
+
+    known = defaults()
+    for name in where:
+        check_choice("field of a spec", name, known)
+    wanted = [(k, known[k], v) for k, v in where.items()]
+    return [r for r in runs if all(r["spec"].get(k, default) == v for k, default, v in wanted)]
 
 
 def sanitised(metrics: Mapping[str, Any]) -> dict[str, Any]:

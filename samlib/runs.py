@@ -99,6 +99,11 @@ class RunSpec:
         return dataclasses.replace(self, rule="gd", rho=0.0, warm_start=0.0, schedule="constant")
 
 
+def defaults() -> dict[str, Any]:
+    """The fields of a spec and their defaults, which old records may leave out."""
+    return {field.name: field.default for field in dataclasses.fields(RunSpec)}
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run: its spec, verdict, metrics, trace, final parameters (p,) and provenance."""
