@@ -233,9 +233,14 @@ def _passed(junit: records.StrPath) -> set[str]:
 
 
 def markdown(ledger: Iterable[Claim]) -> str:
-    """The ledger as MyST Markdown, a section a status, for the page *What holds*."""
+    """The ledger as MyST Markdown: a table of what others said, then a section a status."""
     ledger = list(ledger)
     parts = [f"{summary(ledger)}. (`make test` runs them.)", ""]
+    others = [c for source in SOURCES[:-1] for c in ledger if c.source == source]
+    if others:
+        parts += ["## What the paper, its reviewers and its open questions say", ""]
+        parts += ["| who | claim | status |", "|---|---|---|"]
+        parts += [f"| {c.source} | [{c.id}](#{c.anchor}) | {c.status} |" for c in others] + [""]
     for status in STATUSES:
         rows = [c for c in ledger if c.status == status]
         if rows:
@@ -246,7 +251,7 @@ def markdown(ledger: Iterable[Claim]) -> str:
 
 def _entry(claim: Claim) -> str:
     """One claim as an entry of a definition list: what is said, then what shows it."""
-    head = f"**{claim.id}** · {claim.source} · {claim.kind}"
+    head = f"**[{claim.id}](#{claim.anchor})** · {claim.source} · {claim.kind}"
     text = f"({claim.anchor})=\n\n{head}\n: {escape(claim.statement)}\n"
     if claim.correction:
         text += f"\n  *Correction:* {escape(claim.correction)}\n"
