@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from samlib.plots import style
-from samlib.plots.existence import Array, Grid, beside, circle, dots, plane, wide
+from samlib.plots.existence import Array, Grid, beside, circle, dots, plane, visible, wide
 
 
 @style.house()
@@ -46,10 +46,7 @@ def orbits(
             ax.plot(*path.T, "-", color=color, lw=1, label=label)
             ax.plot(*path[0], ".", color=color, ms=7)
         dots(ax, points, "X", style.SAM, "hallucinated")
-        low, high = np.transpose([c[[0, -1]] for c in coordinates])
-        images = np.reshape(images, (-1, 2))
-        shown = ((low <= images) & (images <= high)).all(1)  # no entry for what is not in view
-        dots(ax, images[shown], "*", style.GD, "image")
+        dots(ax, visible(images, coordinates), "*", style.GD, "image")
         ax.set(title=title)
     handles, labels = axes[0].get_legend_handles_labels()
     for ax in axes[1:]:

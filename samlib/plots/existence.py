@@ -60,6 +60,14 @@ def dots(ax: Axes, points: Array, marker: str, color: str, label: str | None = N
         )
 
 
+def visible(points: Array, axes: Grid) -> Array:
+    """Those of ``points`` (n, 2) that lie in the window, so that a legend names what is there."""
+    points = np.reshape(points, (-1, 2))
+    low, high = np.transpose([side[[0, -1]] for side in axes])
+    shown: Array = points[((low <= points) & (points <= high)).all(1)]
+    return shown
+
+
 @style.house()
 def sphere(
     axes: Grid,
@@ -130,7 +138,7 @@ def maximizer(
     ax.contourf(*axes, inside, levels=[0.5, 1.5], colors=[style.SAM], alpha=0.25)
     circle(ax, image, radii[0], label="radius $D$", ls="--")
     circle(ax, image, radii[1], label=r"radius $\bar\rho$")
-    dots(ax, image, "*", style.GD, "image $x_*$")
+    dots(ax, visible(image, axes), "*", style.GD, "image $x_*$")
     dots(ax, top, "^", style.GD, r"maximizer $x_\bullet$")
     dots(ax, points, "X", style.SAM, r"hallucinated, $D < \rho < \bar\rho$")
     beside(ax)
