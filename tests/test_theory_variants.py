@@ -73,6 +73,25 @@ def test_asam_point_is_critical_on_the_ellipsoid() -> None:
     assert abs(g @ (x - image)) < 0.99 * np.linalg.norm(g) * np.linalg.norm(x - image)  # no sphere
 
 
+def test_asam_jacobian_in_any_dimension() -> None:
+    """Part 3 of thm-ellipsoid against differences of the map, at its points in d = 1, 2."""
+    plane = Landscape(SHIFTED + (Y - 2) ** 2 / 2 + R(3, 4) * (X - 3) * (Y - 2), (X, Y))
+    line = Landscape(SHIFTED, (X,))
+    for f, start, rho in ((plane, [2.75, 1.97], 0.7), (line, [2.9], 0.4)):
+        x = trajectory(f, start, rho, 0.1, 4000, "asam")[-1]
+        g, h, image = f.grad(x), f.hess(x), rules.asam(f, x, rho)[1]
+        w, r = x**2 * g, np.linalg.norm(x * g)
+        inner = np.diag(x**2) @ h + 2 * np.diag(x * g) - np.outer(w, h @ w + x * g**2) / r**2
+        a = f.hess(image) @ (np.eye(len(x)) + rho / r * inner)
+        shifts = 1e-6 * np.eye(len(x))
+        ahead, behind = (rules.asam(f, x + s * shifts, rho)[0] for s in (1, -1))
+        np.testing.assert_allclose((ahead - behind).T / 2e-6, a, rtol=1e-6, atol=1e-7)
+        eta_max = min(2 * v.real / abs(v) ** 2 for v in np.linalg.eigvals(a))
+        for part, arrives in ((0.98, True), (1.02, False)):
+            end = trajectory(f, x + 1e-6, rho, part * eta_max, 3000, "asam")[-1]
+            assert (np.linalg.norm(end - x) < 1e-9) == arrives
+
+
 def test_asam_below_radius_one_stays_in_the_orthant() -> None:
     rng = np.random.default_rng(0)
     f = landscapes.get("himmelblau")
