@@ -28,7 +28,7 @@ from torch.nn.functional import cross_entropy
 
 from samlib import data, models
 from samlib.runs import RunSpec
-from samlib.train import _descend, objective
+from samlib.train import descend, objective
 
 # name → what trains, how many networks, how many steps a round takes
 SETTINGS = {
@@ -69,7 +69,7 @@ def stack(specs: list[RunSpec], dataset: data.Dataset) -> Train:
 
     def run(steps: int) -> list[float]:
         # A run of T steps takes T + 1 evaluations, the last one to record its end.
-        _, curves = _descend([replace(s, steps=steps - 1) for s in specs], f, "cpu", lambda _: None)
+        _, curves = descend([replace(s, steps=steps - 1) for s in specs], f, "cpu", lambda _: None)
         return [float(v) for v in curves[0, -1]]
 
     return run

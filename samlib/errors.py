@@ -24,7 +24,7 @@ def check_number(
     """Return ``value`` if it is a finite number in [low, high]; ``strict`` excludes ``low``."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     above = number > low if strict else number >= low
     if not (math.isfinite(number) and above and number <= high):

@@ -58,7 +58,7 @@ def dask(scheduler: str | None = None, workers: int = 1) -> Iterator[Executor]:
         distributed = importlib.import_module("distributed")
     except ImportError:
         fault = "a Dask cluster needs the package distributed, which is not installed"
-        raise BadInput(f"{fault}; pip install 'samlib[dask]'") from None
+        raise BadInput(f"{fault}; pip install distributed") from None
     if scheduler is None:
         here = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
         with distributed.LocalCluster(**here) as cluster, distributed.Client(cluster) as client:

@@ -107,7 +107,7 @@ def _pairs(values: Floats) -> NDArray[np.int64]:
     try:
         import gudhi
     except ImportError as error:  # an optional part of the package
-        raise ImportError("persistence needs gudhi: pip install samlib[topology]") from error
+        raise ImportError("persistence needs gudhi: pip install gudhi") from error
     cells = gudhi.CubicalComplex(vertices=values)  # vertices: neighbours along the axes only
     cells.compute_persistence(min_persistence=0.0)
     dying, lasting = (part[0] if part else [] for part in cells.vertices_of_persistence_pairs())

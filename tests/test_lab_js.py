@@ -369,6 +369,38 @@ def test_bad_values_name_the_remedy(trait: str, value: Any, words: str) -> None:
         lab.SamLab(**{name: value})
 
 
+@pytest.mark.parametrize(
+    "message",
+    [{"steps": 10**9}, {"steps": -1}, {"steps": "many"}, {"rho": float("nan")}, {"rho": "x"},
+     {"rho": 10**400}, {"eta": float("inf")}, {"rule": "<img>"}, {"rule": 3}, {"landscape": "nope"},
+     {"landscape": ["twist"]}, {"start": ["a"]}, {"start": [float("nan")]}, {"start": "far"},
+     {"show": ["all"]}, {"show": [["gd"]]}, {"rho": 0.5, "steps": 10**9}],
+    ids=lambda message: str(message)[:40],
+)  # fmt: skip
+def test_messages_from_the_page_are_checked_before_anything_follows(message: Any) -> None:
+    widget = lab.SamLab()
+    before, orbit = widget.get_state(list(lab.INPUTS)), widget.trajectory
+    with pytest.raises(BadInput):
+        widget.set_state(message)
+    assert widget.get_state(list(lab.INPUTS)) == before
+    assert widget.trajectory == orbit
+    widget._repr_mimebundle_()
+
+
+def test_the_page_sends_inputs_only() -> None:
+    """Programs and results are made here; a message cannot replace them."""
+    widget = lab.SamLab()
+    sources, orbit = widget.sources, widget.trajectory
+    widget.set_state({"sources": {"js": "alert(1)"}, "trajectory": [[0.0]]})
+    assert (widget.sources, widget.trajectory) == (sources, orbit)
+    widget.set_state({"rho": 0.5, "landscape": "twist", "start": [0.9, 0.1]})
+    assert (widget.rho, widget.landscape, widget.start) == (0.5, "twist", [0.9, 0.1])
+    assert len(widget.trajectory) > 1
+    with pytest.raises(BadInput), widget.hold_trait_notifications():
+        widget.eta = -1.0
+    assert widget.eta >= 0
+
+
 def test_mime_bundle() -> None:
     widget = lab.SamLab("himmelblau")
     data, _ = widget._repr_mimebundle_()

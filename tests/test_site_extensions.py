@@ -191,6 +191,10 @@ def test_a_change_drops_what_it_outdates(tmp_path: Path) -> None:
     built()
     module.write_text("rho = 2")
     assert stale.refresh(tmp_path) == [".jupyter_cache", ".doctrees"]
+    built()
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "speed.json").write_text("{}")  # which a chapter reads
+    assert stale.refresh(tmp_path) == [".jupyter_cache", ".doctrees"]
 
 
 def test_formulas_become_plain_words() -> None:

@@ -14,7 +14,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-EXECUTION = ["requirements.txt", "samlib", "book"]  # of the book all but pages and the site's parts
+EXECUTION = [
+    "requirements.txt",
+    "samlib",
+    "book",
+    "benchmarks",
+]  # of the book all but pages and the site's parts
 PAGES = [
     *["_config.yml", "_toc.yml", "CHANGELOG.md", "book/references.bib"],
     *["book/_ext", "book/_static", "book/_templates"],

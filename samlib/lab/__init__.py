@@ -23,11 +23,14 @@ from samlib.lab.picture import draw
 try:
     import anywidget
 except ImportError as error:  # an optional part of the package
-    raise ImportError("the lab needs anywidget and ipywidgets: pip install samlib[lab]") from error
+    raise ImportError(
+        "the lab needs anywidget and ipywidgets: pip install anywidget ipywidgets"
+    ) from error
 
 STATIC = Path(__file__).parent / "static"
 RULES = ("sam", "exact", "gd")
 LAYERS = ("gd", "basins", "fsam")
+INPUTS = ("landscape", "rho", "eta", "start", "rule", "steps", "show")
 
 #: A first state for each landscape, in which there is something to see: (ρ, η, start).
 PRESETS: dict[str, tuple[float, float, list[float]]] = {
@@ -44,6 +47,10 @@ PRESETS: dict[str, tuple[float, float, list[float]]] = {
     "surrogate-trap": (1.0, 0.02, [0.05, 0.05]),
     "shifted-well": (1.2, 0.1, [3.6]),
 }
+
+
+class _Refused(BadInput, traitlets.TraitError):
+    """BadInput that traitlets takes for its own: only then does it roll the trait back."""
 
 
 def _source(name: str, landscape: Any) -> dict[str, Any]:
@@ -136,20 +143,39 @@ class SamLab(anywidget.AnyWidget):
         path = sam.trajectory(landscape, self.start, self.rho, self.eta, self.steps, self.rule)
         self.trajectory = path[np.isfinite(path).all(axis=1)].tolist()  # JSON has no infinities
 
-    @traitlets.validate("landscape", "rho", "eta", "start", "rule", "steps", "show")
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """Take over what the page sends, or refuse all of it and send the page what holds.
+
+        Only inputs are taken: ``sources`` holds programs and ``trajectory`` is computed here.
+
+        Raises
+        ------
+        BadInput
+            If a value is unusable; the state is what it was.
+        """
+        try:
+            super().set_state({k: v for k, v in sync_data.items() if k in INPUTS})
+        except (traitlets.TraitError, OverflowError) as error:
+            self.send_state(list(INPUTS))
+            raise BadInput(str(error)) from None
+
+    @traitlets.validate(*INPUTS)
     def _usable(self, proposal: Any) -> Any:
         name, value = proposal.trait.name, proposal.value
         words = {"landscape": self._landscapes, "rule": RULES, "show": LAYERS}
-        if name in words:
-            for word in [value] if isinstance(value, str) else value:
-                if word not in words[name]:
-                    known = ", ".join(words[name])
-                    raise BadInput(f"{name} = {word!r} is unknown; choose from {known}")
-        elif name == "start":
-            if len(value) not in (1, 2) or not np.isfinite(value).all():
-                raise BadInput(f"start = {value!r} must be one or two finite numbers")
-        else:  # the same limits as in samlab.js
-            check_number(name, value, *((1, 5000) if name == "steps" else (0, 1e6)))
+        try:
+            if name in words:
+                for word in [value] if isinstance(value, str) else value:
+                    if word not in words[name]:
+                        known = ", ".join(words[name])
+                        raise BadInput(f"{name} = {word!r} is unknown; choose from {known}")
+            elif name == "start":
+                if len(value) not in (1, 2) or not np.isfinite(value).all():
+                    raise BadInput(f"start = {value!r} must be one or two finite numbers")
+            else:  # the same limits as in samlab.js
+                check_number(name, value, *((1, 5000) if name == "steps" else (0, 1e6)))
+        except BadInput as error:
+            raise _Refused(str(error)) from None
         return value
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
