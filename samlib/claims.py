@@ -6,6 +6,7 @@ certificates, each ``for`` the claim (the default) or ``against`` it. See :func:
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -180,13 +181,15 @@ def _lacks(claim: Claim) -> str:
     return ""
 
 
-def summary(ledger: Iterable[Claim], run: bool = False) -> str:
-    """How much there is, in one line; ``run`` says that the tests were run and not looked up."""
+def summary(ledger: Iterable[Claim], junit: records.StrPath | None = None) -> str:
+    """How much there is, in one line, and whether the tests passed or were only looked up."""
     ledger = list(ledger)
     items = [e for claim in ledger for e in claim.evidence]
-    tests = len({e.test for e in items if isinstance(e, Test)})
-    how = "passed in the test run" if run else "looked up, not run"
-    return f"{len(ledger)} claims, {len(items)} pieces of evidence; {tests} tests {how}"
+    tests = {e.test for e in items if isinstance(e, Test)}
+    how = f"{len(tests)} tests looked up, not run"
+    if junit is not None:
+        how = f"{len(tests & _passed(junit))} of {len(tests)} tests passed in {os.fspath(junit)}"
+    return f"{len(ledger)} claims, {len(items)} pieces of evidence; {how}"
 
 
 def _passed(junit: records.StrPath) -> set[str]:

@@ -210,7 +210,7 @@ def _claims(args: argparse.Namespace) -> int:
     problems = claims.check(ledger, junit=args.check)
     for claim in ledger:
         print(claims.text(claim))
-    print(claims.summary(ledger, run=args.check is not None))
+    print(claims.summary(ledger, args.check))
     for problem in problems:
         print(f"samlib claims: {problem}", file=sys.stderr)
     return int(bool(problems))

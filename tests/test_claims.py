@@ -275,6 +275,9 @@ def test_a_cited_test_must_have_passed(tmp_path: Path) -> None:
         for cases in (case.format("") + case.format(inside), case.format(inside) + case.format("")):
             report.write_text(f"<testsuite>{cases}</testsuite>")
             assert len(claims.check([c], junit=report)) == count
+    assert claims.summary([c], report).endswith("evidence; 0 of 1 tests passed in " + str(report))
+    report.write_text(f"<testsuite>{case.format('')}</testsuite>")
+    assert claims.summary([c], report).endswith("evidence; 1 of 1 tests passed in " + str(report))
     report.write_text("<testsuite/>")
     assert claims.check([c], junit=report) == [f"c: {THIS} did not pass"]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_record_verdicts as recomputed
 import yaml
 
 from samlib import claims, records
@@ -62,6 +63,21 @@ class Copy:
         if name not in self.changed:
             self.changed[name] = copy.deepcopy(kept(name))
         return [r for r in self.changed[name] if all(r["spec"].get(k) == spec[k] for k in spec)]
+
+    def unlike_their_curves(self) -> list[str]:
+        """What of the changed runs does not follow from their curves, one line a run."""
+        lines = []
+        for name, runs in self.changed.items():
+            known = {run["id"]: run for run in kept(name)}
+            for run in runs:
+                if run != known[run["id"]]:
+                    curves = records.read_curves(RECORDS / name, run["id"])
+                    between = recomputed.BETWEEN.get(f"{name}/{run['id']}", {})
+                    if bad := recomputed.faults(run, curves, between):
+                        lines.append(
+                            f"{name}/{run['id']}: its curves show another {', '.join(bad)}"
+                        )
+        return lines
 
     def problems(self) -> list[str]:
         """What is found: one line a fault, or just one if the ledger cannot be read."""
@@ -192,6 +208,37 @@ def the_spec_of_a_run_is_changed_in_the_file(c: Copy) -> None:
     lines = (json.dumps(run, sort_keys=True) for run in runs)
     (folder / records.RUNS).write_text("\n".join(lines) + "\n")
     c.changed["mse-digits"] = records.read(folder)
+
+
+# Records against their curves. What is not in them is held by the sums that are committed.
+
+
+@refused("mnist-cliff/[0-9a-f]+: its curves show another grad_ratio")
+def a_metric_is_forged(c: Copy) -> None:
+    c.runs("mnist-cliff", rho=2.0, lr=0.01)[0]["metrics"]["grad_ratio"] = 1e-3
+
+
+@refused("mnist-cliff/[0-9a-f]+: its curves show another loss, loss_gap")
+def a_loss_is_forged(c: Copy) -> None:
+    c.runs("mnist-cliff", rho=4.0)[0]["metrics"]["loss"] = 2.29
+
+
+@refused("monitor-tune/[0-9a-f]+: its curves show another verdict, progress")
+def a_verdict_is_forged_where_no_claim_counts_it(c: Copy) -> None:
+    runs = c.runs("monitor-tune")
+    rename([next(r for r in runs if r["verdict"] == "converged")], "hallucinated")
+
+
+@refused("karate-gcn/[0-9a-f]+: its curves show another verdict")
+def a_graph_network_hallucinates_against_its_curves(c: Copy) -> None:
+    rename([next(r for r in c.runs("karate-gcn") if r["verdict"] == "stalled")], "hallucinated")
+
+
+@refused("mse-digits/[0-9a-f]+: its curves show another steps_below_0.1")
+def steps_of_a_low_ratio_are_forged_away(c: Copy) -> None:
+    run = next(r for r in c.runs("digits-map") if r["verdict"] == "hallucinated")
+    run["metrics"]["steps_below_0.1"] = 0
+    c.runs("mse-digits")[0]["metrics"]["steps_below_0.1"] = 10**6
 
 
 # Certificates
@@ -378,6 +425,8 @@ def test_tampering_is_refused_by_name(
     try:
         tampering(tampered)
         problems = tampered.problems()
+        if "its curves" in message:
+            problems += tampered.unlike_their_curves()
     except BadInput as error:  # the record itself cannot be read
         problems = [str(error)]
     assert any(re.search(message, problem) for problem in problems), problems
