@@ -1,0 +1,121 @@
+"""Would the tests notice a change of the modules that verdicts and proofs rest on?
+
+mutmut makes small changes one at a time (``<`` to ``<=``, 1 to 2, a name to None, …), and for each
+runs the tests that reach the changed function. A mutant is killed if a test fails. Survivors are
+listed in ``mutation.json`` with their change and, where somebody has looked, with the reason why no
+test needs to see it (``mutation_reasons.yml``). Survivors that change only the words of a message
+are counted apart: tests hold the values in a message, not its wording.
+
+mutmut is no requirement of the book, since its pins clash with the site's. Install it beside them:
+
+    python -m venv --system-site-packages build/mutmut && build/mutmut/bin/pip install mutmut==3.8.1
+    build/mutmut/bin/python benchmarks/mutation.py [module …]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = Path(__file__).with_suffix(".json")
+REASONS = Path(__file__).with_name("mutation_reasons.yml")
+# Module -> the tests that are meant to hold it. They must be fast: each mutant runs some of them.
+MODULES = {
+    "claims": ["tests/test_claims.py"],
+    "diagnostics": ["tests/test_diagnostics.py"],
+    "enclosures": ["tests/test_containment.py", "tests/test_certify.py"],
+    "monitor": ["tests/test_monitor.py"],
+    "optim": ["tests/test_optim.py", "tests/test_optim_torch.py"],
+    "proof": ["tests/test_containment.py", "tests/test_certify.py"],
+    "records": ["tests/test_records.py"],
+    "stability": ["tests/test_points.py"],
+}
+KILLED = {1, 3, 36, -24, 24, 152, 255, -11, -9}  # a failing test, or no end
+STRING = re.compile(r"""[fr]*("[^"]*"|'[^']*')""")
+SHOW = """
+import sys
+from mutmut.mutation.diff_apply import get_diff_for_mutant
+print("\\f".join(map(get_diff_for_mutant, sys.argv[1:])))
+"""
+CONFIG = """[mutmut]
+source_paths=
+    samlib
+only_mutate=
+    samlib/{module}.py
+pytest_add_cli_args_test_selection=
+    {tests}
+pytest_add_cli_args=
+    -p
+    no:cacheprovider
+"""
+
+
+def run(module: str, tests: list[str]) -> dict[str, Any]:
+    """Mutate one module in a copy of the project and say what became of the mutants."""
+    copy = ROOT / "build" / "mutation" / module
+    shutil.rmtree(copy, ignore_errors=True)
+    for name in ("samlib", "tests"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "mutants").mkdir()
+    for place in (copy, copy / "mutants"):
+        for name in ("book", "benchmarks", "README.md", "CHANGELOG.md", "_toc.yml"):
+            (place / name).symlink_to(ROOT / name)
+    there = [t for t in tests if (ROOT / t).exists()]
+    text = CONFIG.format(module=module, tests="\n    ".join(there))
+    (copy / "setup.cfg").write_text(text)
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    env = {**os.environ, **threads}
+    env.pop("PYTHONPATH", None)
+    mutmut = [sys.executable, "-m", "mutmut"]
+    log = copy / "mutmut.log"
+    with log.open("w") as out:
+        subprocess.run(
+            [*mutmut, "run", "--max-children", "2"], cwd=copy, env=env, stdout=out, stderr=out
+        )
+    codes = json.loads((copy / f"mutants/samlib/{module}.py.meta").read_text())["exit_code_by_key"]
+    left = [name for name, code in codes.items() if code not in KILLED]
+    shown = subprocess.run(
+        [sys.executable, "-c", SHOW, *left], cwd=copy, env=env, capture_output=True, text=True
+    )
+    survived, words = [], 0
+    for name, diff in zip(left, shown.stdout.split("\f"), strict=False):
+        lines = [s for s in diff.splitlines() if re.match(r"[-+](?![-+])", s)]
+        change = [" ".join(s.split()) for s in lines]
+        if len({STRING.sub("", s[1:]).strip() for s in change}) == 1:
+            words += 1
+            continue
+        function = re.split(r"x_|ǁ", name.partition("__mutmut")[0])[-1]
+        survived.append({"function": function, "change": change, "untested": codes[name] == 33})
+    if words + len(survived) < len(left):
+        raise RuntimeError(f"mutmut cannot show its mutants: {shown.stderr[-500:]}")
+    killed = len(codes) - len(survived) - words
+    return {"mutants": len(codes), "killed": killed, "words": words, "survived": survived}
+
+
+def main(names: list[str]) -> None:
+    """Run the modules named, or all, and write the result."""
+    done: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    reasons = yaml.safe_load(REASONS.read_text()) if REASONS.exists() else {}
+    for name in names or list(MODULES):
+        done[name] = run(name, MODULES[name])
+        for mutant in done[name]["survived"]:
+            if reason := (reasons or {}).get(" → ".join(mutant["change"])):
+                mutant["reason"] = reason
+        killed, mutants = done[name]["killed"], done[name]["mutants"] - done[name]["words"]
+        print(f"{name}: {killed} of {mutants} killed ({killed / max(1, mutants):.1%})", flush=True)
+        RESULT.write_text(
+            json.dumps(dict(sorted(done.items())), indent=1, ensure_ascii=False) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
