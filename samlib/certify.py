@@ -354,6 +354,8 @@ def _newton(landscape: Any, x: Floats, rho: float) -> tuple[Floats, Floats]:
     first, size = x, np.inf
     for step in range(12):
         g, h = np.asarray(landscape.grad(x)), np.asarray(landscape.hess(x))
+        if not np.isfinite(h).all():
+            raise NotCertified("not finite", "the Hessian of f is not finite at x_h")
         norm, scale = float(np.linalg.norm(g)), float(np.linalg.norm(h, 2))
         if not norm > 1e-12 * scale * rho:
             raise NotCertified("stationary", f"‖∇f‖ = {norm:.3g} at x_h: it is a critical point")
@@ -366,6 +368,8 @@ def _newton(landscape: Any, x: Floats, rho: float) -> tuple[Floats, Floats]:
                 "image not stationary", f"‖∇f(x⁺)‖ is {ratio:.3g} times ‖∇f(x)‖ at x_h"
             )
         image = np.asarray(landscape.hess(x + rho * u))
+        if not (np.isfinite(residual).all() and np.isfinite(image).all()):
+            raise NotCertified("not finite", "∇f or the Hessian is not finite at x⁺")
         shift = np.eye(len(x)) + rho / norm * (h - np.outer(u, u @ h))
         if step == 0 or size < 1e-6 * rho:
             _regular("degenerate image", "H_*", image, scale)

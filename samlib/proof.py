@@ -29,8 +29,9 @@ from samlib.enclosures import (
 class NotCertified(Exception):
     """There is no proof. ``reason`` is a short name for why; the message says it with numbers.
 
-    Reasons: ``kink``, ``stationary``, ``image not stationary``, ``degenerate image``,
-    ``singular S``, ``too far``, ``precision``, and for stored certificates ``not reproduced``.
+    Reasons: ``kink``, ``not finite``, ``stationary``, ``image not stationary``,
+    ``degenerate image``, ``singular S``, ``too far``, ``precision``, and for stored certificates
+    ``not reproduced``.
     """
 
     def __init__(self, reason: str, message: str) -> None:

@@ -190,6 +190,32 @@ def refusal(*args: Any, **kw: Any) -> NotCertified:
     return caught.value
 
 
+def test_a_kink_that_hides_in_a_root_is_refused(tmp_path: Path) -> None:
+    """SAM leaves x = 1 in one step, for x² + |x| around the image 0 has no gradient 0 beside it.
+
+    With the modulus written as a root, its Hessian without the point mass at 0, the point would be
+    attracting, with a basin.
+    """
+    s = "(6*x**5 - 15*x**4 + 10*x**3)"
+    for modulus in ("sqrt(x**2)", "(x**2)**0.5", "x**2/sqrt(x**2)"):
+        f = Landscape(f"-(x - 1)*{s} + (x**2/2 + {modulus})*(1 - {s})", ["x"])
+        x = np.array([1 + 1.1e-5])
+        assert abs(sam_step(f, x, 1.0, 0.5)[0] - 1) > 0.4
+        assert refusal(f, [1.0], 1).reason == "kink"
+    c = Certificate.load(FOLDER / "double-well-2d.json")
+    with pytest.raises((BadInput, NotCertified)):
+        dataclasses.replace(c, landscape=f, centre=("1",), inertia=None).recheck()
+    # where SymPy sees no modulus, as in this zigzag, neither floats nor balls find a derivative
+    f = Landscape(f"-(x - 1)*{s} + (x**2/2 + acos(cos(x)))*(1 - {s})", ["x"])
+    assert f.smooth
+    assert refusal(f, [1.0], 1).reason in ("not finite", "image not stationary")
+    with precision(128):
+        centre = balls(np.array([1.0]))
+        proof = Proof(ShiftedGradient(f, ball(Fraction(1))), centre, 1e-20)
+        with pytest.raises(NotCertified):
+            proof.claims(1e-20)
+
+
 def test_a_hair_off_is_refused_and_the_distance_named() -> None:
     error = refusal(WELL, [0.2 + 1e-6, 0.0], 1.2)
     assert error.reason == "too far"
@@ -551,6 +577,57 @@ def test_untampered_certificates_of_the_table_are_accepted(tmp_path: Path) -> No
     for name in ("double-well-2d", "twist", MISSING):
         tampered(name, tmp_path / "c.json", {})
         assert Certificate.load(tmp_path / "c.json").recheck()
+
+
+@pytest.mark.parametrize(
+    ("name", "units"),
+    [("digits-012", (1, 4)), ("digits-012-two-units", (2, 2)), ("tanh-2-3-1-flip-0", (3, 3)),
+     ("digits-ten", (1, 10)), ("digits-ten-523", (1, 19)), ("twist", (None, None))],
+)  # fmt: skip
+def test_live_units_are_counted(name: str, units: tuple[int | None, int | None]) -> None:
+    c = Certificate.load(FOLDER / f"{name}.json")
+    assert (c.live_units, getattr(c.landscape, "hidden", None)) == units
+    if c.live_units is not None:
+        first, second = c.landscape.blocks(c.x_h)
+        size = np.abs(first).max(1) + np.abs(second[:, :-1]).max(0)
+        assert (size > 1e-3).sum() == c.live_units
+        assert (size < 1e-80).sum() == c.landscape.hidden - c.live_units
+
+
+def test_a_unit_is_said_to_be_zero_only_if_its_mirror_image_lies_in_the_box() -> None:
+    c = Certificate.load(FOLDER / "digits-012.json")
+    with precision(128):
+        centre = np.array([ball(Fraction(v)) for v in c.centre], dtype=object)
+        off = centre.copy()
+        dead = next(j for j in range(4) if abs(c.x_h[c.landscape.parameters_of(j)]).max() < 1e-80)
+        off[c.landscape.parameters_of(dead)[0]] += ball(Fraction(9, 10**29))
+        proof = Proof(ShiftedGradient(c.landscape, ball(c.rho)), off, 1e-28)
+        assert proof._live_units(1.5e-28) is None  # 0 and twice 9e-29 lie in the larger box alone
+        assert proof._live_units(3e-28) == 1
+        off[c.landscape.parameters_of(dead)[0]] += ball(Fraction(9, 10**29))
+        assert proof._live_units(1e-20) == 2
+
+
+def test_losses_are_the_losses() -> None:
+    for name in ("double-well-2d", "tanh-2-3-1-flip-0", "digits-012", "digits-3v8"):
+        c = Certificate.load(FOLDER / f"{name}.json")
+        assert c.loss == pytest.approx(float(c.landscape.f(c.x_h)), abs=1e-9)
+        assert c.image_loss == pytest.approx(float(c.landscape.f(c.image)), abs=1e-9)
+    labels = np.array(json.loads((FOLDER / "digits-3v8.json").read_text())["landscape"]["y"])
+    share = labels.mean()
+    entropy = -share * np.log(share) - (1 - share) * np.log(1 - share)
+    assert c.constant_loss == pytest.approx(entropy, abs=1e-9)
+    assert c.data is not None
+    assert c.data["set"] == "digits"
+    assert c.data["classes"] == [3, 8]
+
+
+def test_every_stored_certificate_says_all_that_it_can() -> None:
+    for path in FOLDER.glob("*.json"):
+        c = Certificate.load(path)
+        network = isinstance(c.landscape, NetworkLoss)
+        assert None not in (c.loss, c.image_loss)
+        assert (None not in (c.constant_loss, c.live_units, c.data)) == network
 
 
 @pytest.mark.parametrize("key", json.loads((FOLDER / "digits-012.json").read_text()))

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 import warnings
 from fractions import Fraction
 from typing import Any
@@ -18,8 +19,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samlib import landscapes
+from samlib import codegen, identity, landscapes
 from samlib.errors import BadInput
+from samlib.expressions import KINKS
 from samlib.landscapes import Landscape
 
 NAMES = landscapes.names()
@@ -182,6 +184,147 @@ def test_kinks_use_the_derivative_zero() -> None:
     assert landscapes.get("ring").smooth
     with pytest.raises(BadInput, match="kinks"):
         relu.ball_grad([flint.arb(1)])
+
+
+HIDDEN = [
+    *("sqrt(x**2)", "(x**2)**0.5", "(x**2)**(3/2)", "(x + sqrt(x**2))/2", "(x**2)**(1/3)"),
+    *("sqrt((x - 1)**2)", "x/sqrt(x**2)", "exp(log(x**2)/2)", "sqrt(x*x)", "sqrt(x**6)"),
+    *("sqrt(sin(x)**2)", "sqrt(x**2*(x**2 + 1)**2)", "cos(x)*sqrt(4*x**2)"),
+]
+
+
+@pytest.mark.parametrize("expr", HIDDEN)
+def test_a_kink_hidden_in_a_power_is_found(expr: str) -> None:
+    landscape = Landscape(expr, ["x"])
+    assert not landscape.smooth
+    for method in (landscape.ball_f, landscape.ball_grad, landscape.ball_hess):
+        with pytest.raises(BadInput, match="kinks"):
+            method([flint.arb(0, 0.1)])
+
+
+@pytest.mark.parametrize("expr", HIDDEN)
+def test_the_printer_refuses_kinks_by_itself(expr: str) -> None:
+    x = sympy.Symbol("x", real=True)
+    kinked = sympy.sympify(expr, locals={"x": x}, rational=True)
+    for e in (kinked, kinked.diff(x), sympy.Heaviside(x), sympy.Max(x, 0) + 1, sympy.sign(x)):
+        if not e.has(*KINKS):
+            continue  # sqrt(x**6) has the derivative 3 x |x|, but some are plain
+        with pytest.raises(BadInput, match="cannot be enclosed"):
+            codegen.ForBalls().doprint(e)
+
+
+ENDS = [  # expression, a point at which it or a derivative ends, a point at which all is well
+    *(
+        ("sqrt(x)", 0, 1),
+        ("x**(1/3)", 0, 1),
+        ("log(x)", 0, 1),
+        ("x**1.5", 0, 1),
+        ("x*log(x)", 0, 1),
+    ),
+    *(("log(x)", -1, 1), ("log(x**2)", 0, -1), ("sqrt(x**2 + 2*x + 1)", -1, 0), ("1/x", 0, 1)),
+    *(("asin(x)", 1, 0), ("acosh(x)", 1, 2), ("atanh(x)", 1, 0), ("tan(pi*x/2)", 1, 0)),
+    *(("acos(cos(x))", 0, 1), ("atan(tan(pi*x/2))", 1, 0), ("acosh(cosh(x))", 0, 1)),
+    *(("atan(1/x)", 0, 1), ("exp(-1/x**2)", 0, 1), ("sqrt(1 - cos(x))", 0, 1), ("x**pi", 0, 1)),
+    *(("sqrt(log(x + 2)**2 + 1)", -2, 0), ("(x**3)**(1/3)", 0, 1), ("log(log(x))", 1, 3)),
+]
+
+
+@pytest.mark.parametrize(("expr", "end", "well"), ENDS)
+def test_no_number_encloses_what_ends_inside_the_ball(expr: str, end: int, well: int) -> None:
+    landscape = Landscape(expr, ["x"])
+    for radius in (1e-12, 1e-3, 0.1):
+        at = [flint.arb(end, radius)]
+        # first order may be finite where only the second ends: the Hessian decides about a proof
+        assert not landscape.ball_hess(at)[0][0].is_finite()
+        if expr not in ("x**1.5", "x**pi"):
+            assert not landscape.ball_grad(at)[0].is_finite()
+    near = [flint.arb(well, 1e-3)]
+    assert landscape.ball_hess(near)[0][0].is_finite()
+    assert landscape.ball_grad(near)[0].is_finite()
+
+
+def test_a_derivative_does_not_outlive_its_function() -> None:
+    f = Landscape("log(x) + y**2", ["x", "y"])  # 1/x is finite at −1, log x is not
+    point = [flint.arb(-1), flint.arb(0)]
+    assert not any(v.is_finite() for v in f.ball_grad(point))
+    assert not any(v.is_finite() for row in f.ball_hess(point) for v in row)
+
+
+@pytest.mark.parametrize(
+    "decimal",
+    ["0.12345678901234567890123", "3." + "14159" * 60, "0.1", "1e-30", "123456789012345678.9"],
+)
+def test_decimals_of_any_length_mean_what_they_say(decimal: str) -> None:
+    f, exact_value = Landscape(f"{decimal}*x**2", ["x"]), Fraction(decimal)
+    coefficient = f.expr.coeff(sympy.Symbol("x"), 2)
+    assert Fraction(coefficient.p, coefficient.q) == exact_value
+    again = identity.restore(json.loads(json.dumps(identity.describe(f))))
+    assert again.expr == f.expr
+    with flint.ctx.workprec(3000):
+        slope = again.ball_grad([flint.arb(1)])[0]
+        assert (slope - 2 * exact(exact_value)).contains(0)
+        assert slope.rel_accuracy_bits() > 2900
+    assert f.grad([1.0])[0] == pytest.approx(2 * float(exact_value), rel=1e-15)
+    if shutil.which("node"):
+        assert in_node(f"console.log(({f.javascript()}).grad([1])[0])") == pytest.approx(
+            2 * float(exact_value), rel=1e-15
+        )
+
+
+def test_decimals_are_exact_before_anything_is_computed_with_them() -> None:
+    x = sympy.Symbol("x")
+    f = Landscape("exp(0.5)*x + 0.1*0.3*x**2 + x**0.3", ["x"])
+    assert f.expr == sympy.exp(sympy.Rational(1, 2)) * x + 3 * x**2 / 100 + x ** sympy.Rational(
+        3, 10
+    )
+
+
+def test_floats_in_a_sympy_expression_mean_their_shortest_decimal() -> None:
+    x = sympy.Symbol("x")
+    long = sympy.Float("0.12345678901234567890123")
+    f = Landscape(0.1 * x + long * x**2 + np.float64(0.3) * x**3, [x])
+    assert f.expr == x / 10 + sympy.Rational(str(long)) * x**2 + sympy.Rational(3, 10) * x**3
+
+
+UNUSABLE = [  # text, what the message says
+    *((t, "beyond the range") for t in (
+        "9**9**9**9", "x**(9**9**9)", "10**10**8*x", "Rational(1, 3**100000)*x", "1e400*x",
+        "1e99999999999*x", "1e-400*x", "2**-5000*x", "exp(10**9)*x", "exp(exp(exp(100)))*x",
+        "-9**(9**9)", "(2 + 7)**9**9*x", "x^(9^9^9)", "sin(9**9**9)*x")),
+    *((t, "rewrite it with") for t in (
+        "Derivative(x**2, x)", "Integral(x, x)", "Sum(x, (x, 1, 3))", "O(x)", "integrate(x)",
+        "factorial(10**7)*x", "expand((x + 1)**400)", "Subs(x, x, 1)", "AccumBounds(0, 1)*x",
+        "__import__('os').getcwd()", "open(x)", "eval(x)", "x(3)")),
+    *((t, "no real number|is not real|finite real") for t in (
+        "asin(2)*x", "(-8)**(1/3)*x", "log(-1)*x", "sqrt(-x**2)", "acosh(1/3) + x", "zoo*x")),
+    *((t, "more than arithmetic") for t in (
+        "x.func", "lambda x: x", "x[0]", "'a' + x", "x if x > 0 else 1", "1j*x", "None", "...",
+        "[x for x in y]", "{x}", "f'{x}'")),
+    *((t, "nothing that SymPy can read") for t in ("x +", "x y", "x = 2", "True*x", "(" * 300)),
+    *((t, "last branch") for t in ("Piecewise((x, x > 0))", "Piecewise((x, x > 0), (0, x < 0))")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message"), UNUSABLE, ids=lambda v: v[:30])
+def test_unusable_texts_are_refused_at_once(text: str, message: str) -> None:
+    start = time.perf_counter()
+    with pytest.raises(BadInput, match=message):
+        Landscape(text, ["x"])
+    assert time.perf_counter() - start < 5
+
+
+def test_unusable_sympy_objects_are_refused() -> None:
+    x = sympy.Symbol("x")
+    for expr in (
+        sympy.Derivative(x**2, x), sympy.Integral(x, x), sympy.Order(x), sympy.gamma(x),
+        sympy.AccumBounds(0, 1) * x, sympy.Sum(x, (sympy.Symbol("k"), 1, 3)), sympy.re(x),
+        sympy.Float("1e400") * x, sympy.GoldenRatio * x, sympy.asin(2) * x,
+        sympy.Piecewise((x, x > 0)),
+    ):  # fmt: skip
+        with pytest.raises(BadInput):
+            Landscape(expr, [x])
+    with pytest.raises(BadInput, match="no formula"):
+        Landscape(sympy.Abs(sympy.log(x)), [x]).grad([2.0])
 
 
 def exact(value: Fraction) -> Any:

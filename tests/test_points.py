@@ -17,6 +17,7 @@ from samlib.networks import NetworkLoss
 from samlib.points import (
     classify,
     continue_in_rho,
+    critical_kind,
     critical_points,
     find_hallucinated,
     from_torch,
@@ -499,6 +500,52 @@ def test_neutral_point_that_does_not_attract_normally() -> None:
     c = classify(f, [1, 0], 1)
     assert_allclose(c.A, [[-1, -1], [1, 1]], atol=1e-12)
     assert (c.kind, c.normally_attracting, c.eta_max) == ("neutral", False, None)
+
+
+@pytest.mark.parametrize("coupling", [0, 2])
+def test_a_zero_that_is_not_semisimple_does_not_attract_normally(coupling: int) -> None:
+    """The two points above with a third variable that attracts: A ⊕ (1).
+
+    Without the coupling M = I and A = H_* has the semisimple eigenvalue 0, beside 1 and 2.
+    """
+    step = "(6*x**5 - 15*x**4 + 10*x**3)"
+    f = Landscape(
+        f"(-(x-1) + {coupling}*(x-1)*y)*{step} + ((x - y)**2 + z**2)/2*(1 - {step})",
+        ["x", "y", "z"],
+    )
+    c = classify(f, [1, 0, 0], 1)
+    top = [[-1, -1, 0], [1, 1, 0]] if coupling else [[1, -1, 0], [-1, 1, 0]]
+    assert_allclose(c.A, [*top, [0, 0, 1]], atol=1e-12)
+    assert c.kind == "neutral"
+    assert c.normally_attracting == (coupling == 0)
+    if coupling:
+        assert c.eta_max is None
+    else:
+        assert c.eta_max == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([1.1e-9, 1.0], "minimizer"),
+        ([0.9e-9, 1.0], "degenerate"),
+        ([-0.9e-9, 1.0], "degenerate"),
+        ([-1.1e-9, 1.0], "saddle"),
+        ([-1.0, -1.1e-9], "maximizer"),
+        ([-1.0, -0.9e-9], "degenerate"),
+        ([1.1e-3, 1e6], "minimizer"),  # the scale is that of the largest
+        ([0.9e-3, 1e6], "degenerate"),
+    ],
+)
+def test_a_critical_point_is_degenerate_from_1e_9_on(values: list[float], kind: str) -> None:
+    assert critical_kind(np.array(values)) == kind
+
+
+@pytest.mark.parametrize("small", [1e-5, 1e-7])
+def test_a_flat_image_is_no_degenerate_one(small: float) -> None:
+    f = Landscape(f"(x**2 - 1)**2/4 + {small:.9f}*y**2", ["x", "y"])
+    assert classify(f, [0.2, 0.0], 1.2).image_kind == "minimizer"
+    assert [p.kind for p in critical_points(f, starts=[[-1.0, 0.0]])] == ["minimizer"]
 
 
 # ---- ReLU and variants ---------------------------------------------------------------------------
