@@ -200,19 +200,19 @@ def _prove(certificate):
 
     signs = [e > 0 for group in groups for e in pivots(part(image, group))]
     demand(certificate["inertia"] == [sum(signs), p - sum(signs), 0], "inertia")
-    v = arb_mat(p, p)
+    v, inverse = arb_mat(p, p), arb_mat(p, p)
     for group in groups:
         block = basis(part(a, group))
-        b = block.inv() * part(a, group) * block
+        back = block.inv()
+        b = back * part(a, group) * block
         demand(damped(b, ball(certificate["eta_max"])), "eta_max")
         b -= ball(certificate["min_real_part"]) * arb_mat(len(group), len(group), 1)
         demand(damped(b, 0), "min_real_part")
         for (m, i), (n, j) in product(enumerate(group), repeat=2):
-            v[i, j] = block[m, n]
+            v[i, j], inverse[i, j] = block[m, n], back[m, n]
 
     # The basin. |x − x_h| ≤ start gives ‖V⁻¹(x − x_h)‖ ≤ ‖V⁻¹‖·start, and all x with this lie in a
     # box, on which I − ηA shrinks the norm. ‖V⁻¹‖² is at most the largest row sum of |P|.
-    inverse = v.inv()
     rows = (inverse.transpose() * inverse).tolist()
     reach = start * max(sum(map(abs, row)).upper() for row in rows).sqrt()
     reach = reach * max(length(arb_mat([row]).transpose()).upper() for row in v.tolist()) + radius
