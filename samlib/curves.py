@@ -8,9 +8,12 @@ part is whose.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import math
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -19,6 +22,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from samlib.errors import BadInput
 
 Array = NDArray[Any]
 Curves: TypeAlias = Mapping[str, Array]
@@ -34,6 +39,21 @@ def put(path: Path, content: bytes) -> None:
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
+
+
+def regular(path: Path) -> bool:
+    """Whether ``path`` is a file; False if nothing is there.
+
+    BadInput for anything else: a folder cannot be read, and a pipe would keep us waiting for ever.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if not stat.S_ISREG(mode):
+        kind = "folder" if stat.S_ISDIR(mode) else "pipe or device"
+        raise BadInput(f"{str(path)!r} is a {kind} where a file belongs; move it away")
+    return True
 
 
 def _put_arrays(path: Path, arrays: Curves) -> None:
@@ -53,25 +73,32 @@ def write(folder: Path, run_id: str, curves: Curves) -> None:
 
 
 def read(folder: Path, run_id: str) -> dict[str, Array]:
-    """The curves of one run. FileNotFoundError if there are none; damaged files raise anything."""
-    try:
-        with np.load(loose(folder, run_id), allow_pickle=False) as z:
+    """The curves of one run. FileNotFoundError if there are none; damaged files raise anything.
+
+    BadInput if a folder or a pipe lies where a file belongs.
+    """
+    path = loose(folder, run_id)
+    if regular(path):
+        with np.load(path, allow_pickle=False) as z:
             return dict(z)
-    except FileNotFoundError:
-        arrays, index = _packed(folder)
-        if run_id not in index:
-            raise
-    parts = index[run_id].items()
-    return {
-        name: arrays[key][start : start + int(np.prod(shape))].reshape(shape)
-        for name, (key, start, shape) in parts
-    }
+    arrays, index = _packed(folder)
+    if run_id not in index:
+        raise FileNotFoundError(errno.ENOENT, "no curves", str(path))
+    return {name: _part(arrays[key], *at) for name, (key, *at) in index[run_id].items()}
+
+
+def _part(array: Array, start: int, shape: list[int]) -> Array:
+    """The values of one run from those of all; ValueError if the index asks for others."""
+    size = math.prod(shape)
+    if min([start, *shape]) < 0 or start + size > len(array):
+        raise ValueError(f"{size} values from {start} on, of {len(array)}")
+    return array[start : start + size].reshape(shape)
 
 
 def _packed(folder: Path) -> tuple[dict[str, Array], dict[str, dict[str, Any]]]:
     """The arrays of the packed file and its index, both empty if there is none."""
     path = folder / PACKED
-    if not path.exists():
+    if not regular(path):
         return {}, {}
     now = path.stat()
     return _load(path, now.st_ino, now.st_mtime_ns, now.st_size)
@@ -82,9 +109,19 @@ def _load(path: Path, *_state: int) -> tuple[dict[str, Array], dict[str, dict[st
     with np.load(path, allow_pickle=False) as z:
         arrays = dict(z)
     index = json.loads(arrays.pop("index").tobytes())
+    if not isinstance(index, dict):
+        raise ValueError("its index is no table")
     for array in arrays.values():
         array.flags.writeable = False  # all who read a run share them
     return arrays, index
+
+
+def readable(folder: Path) -> bool:
+    """Whether the packed file can be read as a whole, whatever its index says of single runs."""
+    try:
+        return bool(_packed(folder)[1])
+    except Exception:  # damaged bytes make NumPy raise almost anything
+        return False
 
 
 def pack(folder: Path, run_ids: Iterable[str]) -> None:
@@ -92,13 +129,20 @@ def pack(folder: Path, run_ids: Iterable[str]) -> None:
 
     Stopped in the midst, it leaves some curves in both places, which the next call mends.
     """
-    new = [i for i in run_ids if loose(folder, i).exists()]
+    wanted = set(run_ids)
+    new = [i for i in sorted(wanted) if loose(folder, i).exists()]
     if not new:
         return
     parts, index, ends = dict[str, list[Array]](), dict[str, dict[str, Any]](), Counter[str]()
     for run_id in sorted({*new, *_packed(folder)[1]}):
+        try:
+            arrays = read(folder, run_id)
+        except Exception:  # an entry of the index that lies; its run is to be run again
+            if run_id in wanted:
+                raise
+            continue
         index[run_id] = {}
-        for name, array in read(folder, run_id).items():
+        for name, array in arrays.items():
             key = f"{name}.{array.dtype.name}"
             index[run_id][name] = key, ends[key], array.shape
             parts.setdefault(key, []).append(array.ravel())

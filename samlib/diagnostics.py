@@ -87,8 +87,9 @@ class Trace:
     """The scalars of one run, one entry a step, each an array of shape (steps + 1,).
 
     ``baseline`` is the loss of the best constant predictor (the entropy of the class prior under
-    cross-entropy); ``twin_loss`` is the final loss of plain gradient descent from the same start
-    with the same step size and number of steps. Either may be missing.
+    cross-entropy); ``twin_loss`` is the final loss of the same run without SAM
+    (:meth:`samlib.runs.RunSpec.twin`): gradient descent from the same start, with the same step
+    size, momentum and number of steps. Either may be missing.
     """
 
     loss: NDArray[np.float64]

@@ -6,7 +6,7 @@ the run's own in its record, the arrays its curves.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from samlib import models, rules, spells, strict, surroundings
-from samlib.errors import check_choice
+from samlib.errors import BadInput, check_choice
 from samlib.objective import Objective
-from samlib.runs import Run
+from samlib.runs import Run, RunSpec
 
 Measured: TypeAlias = tuple[dict[str, float], dict[str, NDArray[Any]]]
 
@@ -100,6 +100,24 @@ _MEASURES: dict[str, Callable[[Run, Objective], Measured]] = {
 } | surroundings.MEASURES
 
 
+def check(names: object, specs: Iterable[RunSpec] = ()) -> list[str]:
+    """The ``names`` as a list; BadInput if one is unknown, or a spec's runs cannot be measured.
+
+    Measures work on a stacked objective, so runs of networks other than ``mlp`` have none.
+    """
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        known = ", ".join(_MEASURES)
+        raise BadInput(f"measure = {names!r} is no list of names; use some of {known}")
+    found = list(names)
+    for name in found:
+        check_choice("measure", name, _MEASURES)
+    others = {s.model for s in specs if s.model != "mlp"} if found else set()
+    for model in sorted(others):
+        remedy = "leave measure out, or give these runs an experiment of their own"
+        raise BadInput(f"measure = {found!r} is for model 'mlp', not {model!r}; {remedy}")
+    return found
+
+
 def take(names: list[str], run: Run, f: Objective) -> Measured:
     """All measures in ``names`` of one run, joined. BadInput lists the names that exist.
 
@@ -107,8 +125,7 @@ def take(names: list[str], run: Run, f: Objective) -> Measured:
     """
     metrics: dict[str, float] = {}
     arrays: dict[str, NDArray[Any]] = {}
-    for name in names:
-        check_choice("measure", name, _MEASURES)
+    for name in check(names):
         if np.isfinite(run.theta).all():
             more, curves = _MEASURES[name](run, f)
             metrics |= more

@@ -29,12 +29,14 @@ from numpy.typing import NDArray
 
 import samlib
 from samlib import curves as _curves
+from samlib import diagnostics
 from samlib.curves import Curves
 from samlib.errors import BadInput, check_choice
 
 Record = dict[str, Any]
 StrPath = str | os.PathLike[str]
 RUNS = "runs.jsonl"
+RUNNING = ".running"  # the file in which sweeps lock the runs that they are at work on
 
 
 def identity(spec: Mapping[str, Any]) -> str:
@@ -48,6 +50,8 @@ def prepare(folder: StrPath) -> Path:
     path = Path(folder)
     with _explained(path):
         (path / "curves").mkdir(parents=True, exist_ok=True)
+        for name in (RUNS, RUNNING, _curves.PACKED):
+            _curves.regular(path / name)  # before one is opened
         (path / RUNS).open("ab").close()
     return path
 
@@ -120,14 +124,19 @@ def ids(folder: StrPath) -> set[str]:
 
 
 def _parse(line: bytes) -> Record:
-    """The record that a line holds; ValueError if it holds none, or one of another spec."""
+    """The record that a line holds; ValueError says what is wrong if it holds none."""
     try:
         record: Record = json.loads(line)
-        if record["id"] == identity(record["spec"]) and record["verdict"]:
-            return record
-    except (KeyError, TypeError):
-        pass
-    raise ValueError("not a record")
+        same = record["id"] == identity(record["spec"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise ValueError("no JSON object with id and spec") from None
+    if not same:
+        raise ValueError("its id is that of another spec")
+    if record.get("verdict") not in diagnostics.VERDICTS:
+        raise ValueError("its verdict is unknown")
+    if not isinstance(record.get("metrics"), dict):
+        raise ValueError("it has no metrics")
+    return record
 
 
 def _aside(path: Path, kind: str, content: bytes) -> str:
@@ -157,17 +166,18 @@ def _mend_end(f: BinaryIO, folder: Path) -> list[str]:
 def repair(folder: StrPath) -> list[str]:
     """Set aside what is damaged in a record folder, so that its runs can be run again.
 
-    A torn last line, a line that is no record, a record whose curves are absent or unreadable: each
-    is moved to a file of its own beside the original, and named in the list returned.
+    A torn last line, a line that is no record, a second record of one run, a record whose curves
+    are absent or unreadable: each is moved to a file of its own beside the original, and named in
+    the list returned. BadInput if a folder or a pipe lies where a file belongs.
     """
-    path, kept = prepare(folder), b""
+    path, kept, seen = prepare(folder), b"", set[str]()
     with _explained(path), _locked(path / RUNS) as f:
         for scratch in [*path.glob("*.tmp"), *path.glob("curves/*.tmp")]:
             scratch.unlink()  # left by a process that was killed: whoever writes holds the lock
         said = _mend_end(f, path)
         f.seek(0)
         for number, line in enumerate(f.read().splitlines(keepends=True), 1):
-            if fault := _fault(path, line):
+            if fault := _fault(path, line, seen):
                 name = _aside(path / RUNS, "damaged", line)
                 said.append(f"{path / RUNS}:{number} {fault}; the line is moved to {name}")
             else:
@@ -177,22 +187,33 @@ def repair(folder: StrPath) -> list[str]:
     return said
 
 
-def _fault(folder: Path, line: bytes) -> str:
-    """What is wrong with a line and its curves, or nothing; unreadable curves are moved aside."""
+def _fault(folder: Path, line: bytes, seen: set[str]) -> str:
+    """What is wrong with a line and its curves, or nothing; unreadable curves are kept aside.
+
+    ``seen`` are the ids of the good lines so far; a good one is added.
+    """
     try:
         run_id = _parse(line)["id"]
-    except ValueError:
-        return f"is not a record: {_shown(line)}"
+    except ValueError as error:
+        return f"is not a record ({error}): {_shown(line)}"
+    if run_id in seen:
+        return f"repeats run {run_id}"
     try:
         _curves.read(folder, run_id)
     except FileNotFoundError as error:
         return f"has no curves ({Path(error.filename).name} does not exist)"
+    except BadInput:
+        raise
     except Exception:  # damaged bytes make NumPy raise almost anything
         one = _curves.loose(folder, run_id)
         bad = one if one.exists() else folder / _curves.PACKED
         name = _aside(bad, "damaged", bad.read_bytes())
+        place = bad.relative_to(folder).with_name(name)
+        if bad != one and _curves.readable(folder):  # one entry lies: the others' curves stay
+            return f"has no such curves as {bad.name} says; a copy of it is {place}"
         bad.unlink()
-        return f"has unreadable curves, moved to {bad.relative_to(folder).with_name(name)}"
+        return f"has unreadable curves, moved to {place}"
+    seen.add(run_id)
     return ""
 
 
@@ -203,21 +224,26 @@ def _shown(line: bytes) -> str:
 def read(folder: StrPath) -> list[Record]:
     """All runs of an experiment, in the order in which they ended.
 
-    BadInput if the folder holds no records, or a line is not a record (named, never skipped).
+    BadInput if the folder holds no records, or a line is not a record or repeats an earlier run
+    (named, not skipped).
     """
-    path, runs = Path(folder) / RUNS, []
-    if not path.is_file():
+    path, runs, seen = Path(folder) / RUNS, list[Record](), set[str]()
+    if not _curves.regular(path):
         raise BadInput(f"{str(path)!r} does not exist; make it with its experiment's command")
     with open(path, "rb") as f:
         fcntl.flock(f, fcntl.LOCK_SH)  # not in the midst of somebody's line
         lines = f.read().splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            runs.append(_parse(line))
-        except ValueError:
-            fault = f"{path}:{number} is not a record: {_shown(line)}"
+            record = _parse(line)
+            fault = f"repeats run {record['id']}" if record["id"] in seen else ""
+        except ValueError as error:
+            fault = f"is not a record ({error}): {_shown(line)}"
+        if fault:
             remedy = "go on with its experiment, which sets the line aside and runs its run again"
-            raise BadInput(f"{fault}; {remedy}") from None
+            raise BadInput(f"{path}:{number} {fault}; {remedy}")
+        runs.append(record)
+        seen.add(record["id"])
     return runs
 
 
@@ -271,12 +297,18 @@ def sanitised(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def _commit() -> dict[str, Any]:
+def _commit(where: Path = Path(__file__).parent) -> dict[str, Any]:
+    """The commit of the source in the folder ``where``, and whether it is that commit's, unchanged.
+
+    Both None where the source belongs to no repository, as in an installed package.
+    """
+
     def git(*args: str) -> str:
-        where, null = Path(__file__).parent, subprocess.DEVNULL
+        null = subprocess.DEVNULL
         return subprocess.check_output(["git", *args], cwd=where, stderr=null, text=True).strip()
 
     try:
+        git("ls-files", "--error-unmatch", ".")  # an environment may lie in a repository of others
         # Records being written do not make the code that writes them dirty.
         dirty = git("status", "--porcelain", "--", ":/", ":(exclude,top)book/records")
         return {"commit": git("rev-parse", "HEAD"), "clean": not dirty}

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
-from typing import Any
+from numbers import Real
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from samlib import diagnostics, records, rules
-from samlib.errors import check_choice, check_number, check_whole
+from samlib.errors import BadInput, check_choice, check_number, check_whole
 
 LOSSES = ("ce", "mse", "logistic")
 SCHEDULES = ("constant", "ramp", "decay", "adaptive")
 DTYPES = ("float32", "float64")
+# (lowest, highest) of each number, and what to try instead of one out of range
+REALS: dict[str, tuple[float, float, str]] = {
+    "rho": (0, 1e6, "SAM's radius is usually between 0.01 and 10"),
+    "lr": (0, 1e3, "usual values are 0.001 to 1"),
+    "weight_decay": (0, 1e3, ""),
+    "warm_start": (0, 1, "it is a fraction of the steps"),
+    "momentum": (0, 0.9999, ""),
+    "label_noise": (0, 1, "0 adds no noise"),
+}
+WHOLE = {
+    "steps": (1, 10**8), "seed": (0, 2**31), "data_seed": (0, 2**31), "width": (1, 100_000),
+    "depth": (1, 100_000), "n": (1, 10**9), "batch": (1, 10**9),
+}  # fmt: skip
 
 
 def _option(default: Any, meaning: str, *, added: bool = False) -> Any:
@@ -31,7 +46,9 @@ class RunSpec:
     ``decay`` by 1 − t/T; ``adaptive`` shrinks ρ by 1 % a step while GradRatio < 0.1 and lets it
     grow back by 1 % otherwise, up to ρ. ``momentum`` is heavy-ball's. Units: ρ is a distance in
     parameter space, ``lr`` multiplies the gradient.
-    BadInput if a value is out of its range; data are checked when they are loaded.
+    Specs are equal just when their ids are: numbers are kept as Python's own, so that 2, 2.0 and
+    NumPy's 2 are one radius. BadInput if a value is out of its range or of another kind (True is no
+    number); data are checked when they are loaded.
     """
 
     data: str = _option("digits", "a data set's name, or a folder or zip of images")
@@ -60,16 +77,25 @@ class RunSpec:
     def __post_init__(self) -> None:
         from samlib import models  # and torch with it, which the command line's help can do without
 
-        check_number("rho", self.rho, 0, 1e6, remedy="SAM's radius is usually between 0.01 and 10")
-        check_number("lr", self.lr, 0, 1e3, strict=True, remedy="usual values are 0.001 to 1")
-        check_number("weight_decay", self.weight_decay, 0, 1e3)
-        check_number("warm_start", self.warm_start, 0, 1, remedy="it is a fraction of the steps")
-        check_number("momentum", self.momentum, 0, 0.9999)
+        kept: dict[str, Any] = {}
+        for name, (low, high, remedy) in REALS.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise BadInput(f"{name} = {value!r} is not a number; give one, for example 0.1")
+            number = check_number(
+                name, cast(float, value), low, high, strict=name == "lr", remedy=remedy
+            )
+            kept[name] = number + 0.0  # -0.0 equals 0.0 and has another JSON
+        for name, (least, most) in WHOLE.items():
+            value = getattr(self, name)
+            if value is not None or name not in ("n", "batch"):
+                kept[name] = check_whole(name, value, least, most)
+        kept |= {k: _text(k, getattr(self, k)) for k in ("data", "features", "activation")}
+        if self.classes is not None:
+            kept["classes"] = _classes(self.classes)
+        for name, value in kept.items():
+            object.__setattr__(self, name, value)
         check_choice("schedule", self.schedule, SCHEDULES)
-        limits = {"steps": (1, 10**8), "seed": (0, 2**31), "data_seed": (0, 2**31)}
-        limits |= {k: (1, 10**9) for k in ("n", "batch") if getattr(self, k) is not None}
-        for name, (low, high) in limits.items():  # a NumPy integer becomes an int: it has no JSON
-            object.__setattr__(self, name, check_whole(name, getattr(self, name), low, high))
         check_choice("rule", self.rule, rules.names())
         check_choice("model", self.model, models.names())
         check_choice("loss", self.loss, LOSSES)
@@ -86,8 +112,7 @@ class RunSpec:
     @classmethod
     def from_json(cls, spec: dict[str, Any]) -> RunSpec:
         """The spec that :meth:`to_json` wrote."""
-        classes = spec.get("classes")
-        return cls(**(spec | {"classes": classes and tuple(classes)}))
+        return cls(**spec)
 
     @property
     def id(self) -> str:
@@ -95,8 +120,35 @@ class RunSpec:
         return records.identity(self.to_json())
 
     def twin(self) -> RunSpec:
-        """Plain gradient descent from the same start with the same data, step size and steps."""
+        """The same run without SAM, from the same start: what could be learned in its steps.
+
+        It keeps the data and batches, step size, steps, weight decay and momentum, so a run with
+        momentum is compared with gradient descent with that momentum, and only SAM's ascent, its
+        warm start and its schedule are gone.
+        """
         return dataclasses.replace(self, rule="gd", rho=0.0, warm_start=0.0, schedule="constant")
+
+
+def _text(name: str, value: Any) -> str:
+    """``value`` as a plain string, paths included; BadInput for anything else."""
+    try:
+        text = os.fspath(value)
+    except TypeError:
+        text = None
+    if not isinstance(text, str):
+        raise BadInput(f"{name} = {value!r} is no text; give one name, for example 'digits'")
+    return str(text)
+
+
+def _classes(value: Any) -> tuple[int, ...]:
+    """Classes as a tuple of ints; BadInput if they are no sequence of whole numbers."""
+    try:
+        several = [] if isinstance(value, str) else list(value)
+    except TypeError:
+        several = []
+    if not several:
+        raise BadInput(f"classes = {value!r} are no whole numbers; list them, for example [3, 8]")
+    return tuple(check_whole("classes", one, 0) for one in several)
 
 
 def defaults() -> dict[str, Any]:

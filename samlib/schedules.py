@@ -60,7 +60,7 @@ class Radius:
     def feedback(self, ratio: Tensor) -> None:
         """Let adaptive radii answer to this step's GradRatio, shape (E,)."""
         if self.adapts:
-            low = ratio[:, None] < THRESHOLDS.low_ratio
+            low = ratio.to(self.factor.device)[:, None] < THRESHOLDS.low_ratio
             moved = torch.where(low, self.factor / RATE, self.factor * RATE)
             self.factor = torch.where(self.columns[:, 4:] > 0, moved.clamp(max=1), self.factor)
 

@@ -1,6 +1,6 @@
 """Experiments: a TOML file names a grid of runs, a record folder keeps what they came to.
 
-An experiment file has ``question``, ``claim`` (ids in the ledger), ``expected_minutes`` and the
+An experiment file has ``question``, ``claims`` (ids in the ledger), ``expected_minutes`` and the
 tables ``[fixed]`` (options of RunSpec) and ``[grid]`` (lists; every combination is a run). With
 ``[[arms]]``, tables of values and lists, each arm has its own such grid and the last word.
 ``measure`` lists what is measured at the end of every run (:mod:`samlib.measures`), and ``points``
@@ -13,6 +13,7 @@ process alone writes the records, a chunk at a time, so a sweep can be stopped a
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import math
 import time
@@ -29,7 +30,7 @@ from concurrent.futures import (
     wait,
 )
 from dataclasses import fields
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,14 +38,20 @@ from typing import Any, BinaryIO
 import torch
 
 from samlib import measures, records
-from samlib.curves import Curves
-from samlib.errors import BadInput, check_whole
+from samlib.curves import Curves, regular
+from samlib.errors import BadInput, check_choice, check_whole
+from samlib.objective import Objective
 from samlib.runs import RunSpec
-from samlib.train import Progress, objective, resolve_device, stacks, train_many
+from samlib.train import Progress, objective, oracle, resolve_device, stacks, train_many
 
 CHUNK = 32  # runs trained in one stack: bounds memory, and what an interruption loses
 ALONE = 4  # the same where they cannot be stacked: enough to share a twin
 IN_FLIGHT = 64  # tasks given to an executor at a time
+MOST = 100_000  # runs in one experiment: more is taken for a slip
+POINTS = 1_000_000  # points kept of a run's curves, at most
+KEYS = (
+    "question", "claims", "expected_minutes", "fixed", "grid", "arms", "measure", "points", "chunk",
+)  # fmt: skip
 BATCH, TASK_SECONDS = 64, 1.0  # at most so many chunks make a task, fewer if they take so long
 Chunk = list[RunSpec]
 Trained = list[tuple[records.Record, Curves]]
@@ -54,22 +61,65 @@ Work = Callable[[Chunk], Trained]
 def load(path: records.StrPath) -> tuple[dict[str, Any], list[RunSpec]]:
     """Read an experiment file: its table and the specs of its runs, in the grid's order.
 
-    BadInput if the file cannot be read, or names an option that RunSpec does not have.
+    BadInput, before anything is built or trained, if the file cannot be read, holds a key that is
+    none or a value of the wrong kind, asks for no run or for more than MOST, or names an option
+    that RunSpec does not have.
     """
+    where = f"experiment {str(path)!r}"
     try:
+        if not regular(Path(path)):
+            raise BadInput("there is no such file")
         table = tomllib.loads(Path(path).read_text())
-        fixed, rows = table.get("fixed", {}), []
-        for arm in table.get("arms", [{}]):
-            lists = {k: v if isinstance(v, list) else [v] for k, v in arm.items()}
-            grid = table.get("grid", {}) | lists
-            rows += [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
-        return table, [RunSpec.from_json(fixed | row) for row in rows]
+        specs = [RunSpec.from_json(options) for options in _rows(table)]
+        _settings(table, specs)
+        return table, specs
     except (OSError, ValueError) as error:
-        raise BadInput(f"experiment {str(path)!r}: {error}") from None
-    except TypeError as error:  # an option that is none, or a grid that is no table of lists
-        known = ", ".join(field.name for field in fields(RunSpec))
-        remedy = f"[fixed] holds values and [grid] lists of them, for {known}"
-        raise BadInput(f"experiment {str(path)!r}: {error}; {remedy}") from None
+        raise BadInput(f"{where}: {error}") from None
+    except RecursionError:
+        raise BadInput(f"{where}: its tables or lists lie too deep in one another") from None
+
+
+def _rows(table: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The options of each run of an experiment, after all of them have been counted."""
+    for key in table:
+        check_choice("key", key, KEYS)
+    fixed, arms = _table(table, "fixed"), table.get("arms", [{}])
+    if not (isinstance(arms, list) and arms and all(isinstance(arm, dict) for arm in arms)):
+        raise BadInput(f"arms = {arms!r} is no list of tables; write [[arms]] above each")
+    grids = []
+    for arm in arms:
+        lists = {k: v if isinstance(v, list) else [v] for k, v in arm.items()}
+        grids.append(_table(table, "grid") | lists)
+    known = [field.name for field in fields(RunSpec)]
+    for name in {*fixed, *(name for grid in grids for name in grid)}:
+        check_choice("option", name, known)
+    for grid in grids:
+        for name, values in grid.items():
+            if not (isinstance(values, list) and values):
+                raise BadInput(f"grid: {name} = {values!r} is no list of values; give at least one")
+    count = sum(math.prod(map(len, grid.values())) for grid in grids)
+    if count > MOST:
+        raise BadInput(f"{count} runs are more than {MOST}; shorten its lists, or split it")
+    for grid in grids:
+        for values in product(*grid.values()):
+            yield fixed | dict(zip(grid, values, strict=True))
+
+
+def _table(table: dict[str, Any], name: str) -> dict[str, Any]:
+    found = table.get(name, {})
+    if not isinstance(found, dict):
+        raise BadInput(f"{name} = {found!r} is no table; write [{name}] and options below it")
+    return found
+
+
+def _settings(table: dict[str, Any], specs: list[RunSpec]) -> None:
+    """Refuse what cannot be measured or kept, and a question that a terminal would obey."""
+    measures.check(table.get("measure", []), specs)
+    check_whole("points", table.get("points", 200), 2, POINTS)
+    check_whole("chunk", table.get("chunk", CHUNK))
+    question = table.get("question", "")
+    if not (isinstance(question, str) and question.isprintable()):
+        raise BadInput(f"question = {question!r} is no line of text; write it in one line")
 
 
 def chunks(specs: Iterable[RunSpec], size: int = CHUNK) -> list[Chunk]:
@@ -219,6 +269,12 @@ def _spread(
         raise fault
 
 
+@lru_cache(maxsize=1)
+def _objective(spec: RunSpec, device: str, data_root: str | None) -> Objective:
+    """What a chunk is measured with; reading and cutting the data once is enough."""
+    return objective(spec, device, data_root)[0]
+
+
 def _trained(chunk: Chunk, measure: Sequence[str], points: int, kw: dict[str, Any]) -> Trained:
     """Train and measure a chunk, all on the given number of threads."""
     before, out = torch.get_num_threads(), Trained()
@@ -229,7 +285,8 @@ def _trained(chunk: Chunk, measure: Sequence[str], points: int, kw: dict[str, An
         for run in runs:
             record, curves = run.record(), dict[str, Any](run.curves(points))
             if measure:
-                f, _ = objective(run.spec, device, kw.get("data_root"))
+                f = copy.copy(_objective(oracle(run.spec), device, kw.get("data_root")))
+                f.seen = []  # of this run alone
                 metrics, arrays = measures.take(list(measure), run, f)
                 record["metrics"] |= records.sanitised(metrics)
                 curves |= arrays
@@ -261,8 +318,11 @@ def sweep(
     those of :func:`samlib.train.train_many`. BadInput if the folder cannot be written or a run
     cannot be trained; runs that have ended by then are recorded.
     """
+    specs = list(specs)
     for number, value in (("chunk", chunk), ("in_flight", in_flight)):
         check_whole(number, value)
+    check_whole("points", points, 2, POINTS)
+    measure = measures.check(measure, specs)
     if executor is None:
         executor, in_flight = _Here(), 1
         resolve_device(kw.get("device", "auto"))  # refused before any work is done
@@ -273,7 +333,7 @@ def sweep(
     todo = _unrecorded(specs, chunk, have)
     work = partial(_trained, measure=tuple(measure), points=points, kw=kw)
     done = 0
-    with open(folder / ".running", "ab") as file:
+    with open(folder / records.RUNNING, "ab") as file:
         for trained in _spread(executor, work, todo, _Claims(folder, file), in_flight):
             done += (added := records.extend(folder, trained))
             progress(added)

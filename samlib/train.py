@@ -96,10 +96,16 @@ def stacks(specs: Iterable[RunSpec]) -> list[list[RunSpec]]:
     groups: dict[RunSpec, list[RunSpec]] = {}
     for s in specs:
         rule, seed = "sam" if s.rule == "gd" else s.rule, s.seed if s.batch else 0
-        own: dict[str, Any] = {"rho": 0.0, "lr": 1.0, "warm_start": 0.0, "momentum": 0.0}
-        shared = dataclasses.replace(s, rule=rule, seed=seed, schedule="constant", **own)
+        shared = dataclasses.replace(oracle(s), rule=rule, seed=seed, steps=s.steps, batch=s.batch)
         groups.setdefault(shared, []).append(s)
     return list(groups.values())
+
+
+def oracle(s: RunSpec) -> RunSpec:
+    """One spec for all that train on the same f: what f does not depend on is at fixed values."""
+    own: dict[str, Any] = {"rho": 0.0, "lr": 1.0, "warm_start": 0.0, "momentum": 0.0}
+    own |= {"rule": "sam", "seed": 0, "steps": 1, "batch": None, "schedule": "constant"}
+    return dataclasses.replace(s, **own)
 
 
 def objective(

@@ -350,8 +350,8 @@ def test_a_running_run_whose_numbers_are_not_finite_has_diverged(which: int) -> 
 
 
 ELSEWHERE = {
-    "guess": "test_plots",  # used by samlib.plots.strict alone
-    "spell": "test_spells",
+    "guess": "test_strict.py",  # used by samlib.plots.strict alone
+    "spell": "test_spells.py",
     "first_step": "test_thirty_steps_are_needed",
     **dict.fromkeys(("recent", "last", "before"), "test_the_windows_of_the_running_verdict"),
 }

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +145,158 @@ def test_the_id_depends_on_the_spec_alone() -> None:
     assert records.identity({"a": 1}) != records.identity({"a": 2})
 
 
+def spoilt(change: dict[str, object]) -> bytes:
+    """A line whose record has these values instead of its own (None: it lacks the key)."""
+    kept = {k: v for k, v in (record(2.0) | change).items() if v is not None}
+    return json.dumps(kept).encode()
+
+
+BAD_LINES = {
+    "no metrics": (spoilt({"metrics": None}), "it has no metrics"),
+    "metrics a list": (spoilt({"metrics": []}), "it has no metrics"),
+    "no verdict": (spoilt({"verdict": None}), "its verdict is unknown"),
+    "verdict unknown": (spoilt({"verdict": "<script>"}), "its verdict is unknown"),
+    "verdict a list": (spoilt({"verdict": ["converged"]}), "its verdict is unknown"),
+    "no id": (spoilt({"id": None}), "no JSON object with id and spec"),
+    "another spec": (spoilt({"spec": {"rho": 3.0}}), "its id is that of another spec"),
+    "spec not a number": (spoilt({"spec": {"rho": float("nan")}}), "no JSON object"),
+    "a list": (b"[1, 2]", "no JSON object with id and spec"),
+    "a number": (b"3", "no JSON object with id and spec"),
+    "nested": (b"[" * 100_000, "no JSON object with id and spec"),
+    "nested spec": (b'{"id": "x", "spec": ' + b"[" * 50_000, "no JSON object with id and spec"),
+    "digits": (b'{"id": "x", "spec": ' + b"9" * 5000 + b"}", "no JSON object with id and spec"),
+    "text": (b"\xff\xfe", "no JSON object with id and spec"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LINES)
+@pytest.mark.parametrize("end", [b"\n", b""])
+def test_a_line_that_is_no_record_is_refused_by_name_and_set_aside(
+    name: str, end: bytes, tmp_path: Path
+) -> None:
+    bad, why = BAD_LINES[name]
+    records.append(tmp_path, record(1.0), CURVES)
+    path = tmp_path / "runs.jsonl"
+    good = path.read_bytes()
+    path.write_bytes(good + bad + end)
+    with pytest.raises(BadInput, match=r"runs\.jsonl:2 is not a record") as error:
+        records.read(tmp_path)
+    assert why in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
+    (said,) = records.repair(tmp_path)
+    assert "\n" not in said
+    assert path.read_bytes() == good
+    (aside,) = tmp_path.glob("runs.jsonl.*")
+    assert aside.read_bytes() == bad + end
+    assert records.repair(tmp_path) == []
+
+
+def test_a_doubled_line_is_refused_by_name_and_set_aside(tmp_path: Path) -> None:
+    due = several(tmp_path, [0.5, 1.0])
+    path = tmp_path / "runs.jsonl"
+    good = path.read_bytes()
+    first = good.splitlines(keepends=True)[0]
+    path.write_bytes(good + first)
+    with pytest.raises(BadInput, match=rf"runs\.jsonl:3 repeats run {record(0.5)['id']}; go on"):
+        records.read(tmp_path)
+    (said,) = records.repair(tmp_path)
+    assert "runs.jsonl:3 repeats run" in said
+    assert path.read_bytes() == good
+    assert same(tmp_path, due)
+    (aside,) = tmp_path.glob("runs.jsonl.damaged-*")
+    assert aside.read_bytes() == first
+
+
+ENTRIES = {
+    "too long": ["loss.float32", 0, [10**6]],
+    "too far": ["loss.float32", 10**6, [5]],
+    "negative": ["loss.float32", -5, [5]],
+    "negative shape": ["loss.float32", 0, [-1]],
+    "no such array": ["lost.float32", 0, [5]],
+    "a text": "nothing",
+    "words": ["loss.float32", "0", ["5"]],
+}
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_one_lying_entry_of_the_index_costs_one_run(name: str, tmp_path: Path) -> None:
+    due = several(tmp_path, [0.5, 1.0, 0.25])
+    records.pack(tmp_path)
+    path, liar = tmp_path / "curves.npz", record(1.0)["id"]
+    with np.load(path) as z:
+        arrays = dict(z)
+    index = json.loads(arrays["index"].tobytes())
+    index[liar]["loss"] = ENTRIES[name]
+    np.savez(path, **arrays | {"index": np.frombuffer(json.dumps(index).encode(), np.uint8)})
+    bad = path.read_bytes()
+    (said,) = records.repair(tmp_path)
+    assert "runs.jsonl:2 has no such curves as curves.npz says; a copy of it is" in said
+    assert path.read_bytes() == bad
+    (aside,) = tmp_path.glob("curves.npz.damaged-*")
+    assert aside.read_bytes() == bad
+    assert same(tmp_path, {k: v for k, v in due.items() if k != liar})
+    due |= several(tmp_path, [1.0])  # run again
+    assert same(tmp_path, due)
+    records.pack(tmp_path)
+    assert same(tmp_path, due)
+    assert records.repair(tmp_path) == []
+
+
+def test_a_lying_entry_of_a_run_not_run_again_is_left_behind(tmp_path: Path) -> None:
+    due = several(tmp_path, [0.5, 1.0])
+    records.pack(tmp_path)
+    path = tmp_path / "curves.npz"
+    with np.load(path) as z:
+        arrays = dict(z)
+    index = json.loads(arrays["index"].tobytes()) | {"f" * 16: {"loss": ["lost", 0, [5]]}}
+    np.savez(path, **arrays | {"index": np.frombuffer(json.dumps(index).encode(), np.uint8)})
+    due |= several(tmp_path, [2.0])
+    records.pack(tmp_path)
+    assert same(tmp_path, due)
+    with np.load(path) as z:
+        assert set(json.loads(z["index"].tobytes())) == set(due)
+
+
+def test_an_index_that_is_no_table_damages_the_whole_file(tmp_path: Path) -> None:
+    several(tmp_path, [0.5, 1.0])
+    records.pack(tmp_path)
+    path = tmp_path / "curves.npz"
+    with np.load(path) as z:
+        arrays = dict(z) | {"index": np.frombuffer(b"[1, 2]", np.uint8)}
+    np.savez(path, **arrays)
+    assert "has unreadable curves, moved to curves.npz.damaged-" in records.repair(tmp_path)[0]
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+@pytest.mark.parametrize("name", ["runs.jsonl", "curves.npz", ".running", "curves/ID.npz"])
+def test_a_pipe_or_folder_where_a_file_belongs_is_refused_at_once(
+    name: str, kind: str, tmp_path: Path
+) -> None:
+    several(tmp_path, [0.5])
+    run_id = record(0.5)["id"]
+    path = tmp_path / name.replace("ID", run_id)
+    kept = path.read_bytes() if path.exists() else None
+    path.unlink(missing_ok=True)
+    os.mkfifo(path) if kind == "pipe" else path.mkdir()
+    said = f"is a {kind}.* where a file belongs; move it away"
+    with pytest.raises(BadInput, match=said) as error:
+        records.repair(tmp_path)
+    assert "\n" not in str(error.value)
+    if name == "runs.jsonl":
+        with pytest.raises(BadInput, match=said):
+            records.read(tmp_path)
+    if name.startswith("curves/"):
+        with pytest.raises(BadInput, match=said):
+            records.read_curves(tmp_path, run_id)
+    path.unlink() if kind == "pipe" else path.rmdir()
+    if kept is not None:
+        path.write_bytes(kept)
+    assert records.repair(tmp_path) == []
+    assert len(records.read(tmp_path)) == 1
+
+
 def test_a_broken_line_is_named_not_skipped(tmp_path: Path) -> None:
     records.append(tmp_path, record(1.0), CURVES)
     path = tmp_path / "runs.jsonl"
@@ -172,6 +327,72 @@ def test_provenance_says_where_a_run_came_from() -> None:
     assert p["started"] == "1970-01-01T00:00:00Z"
     for key in ("commit", "clean", "python", "torch", "numpy", "samlib", "hardware", "threads"):
         assert key in p
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Callable[..., str]:
+    """A new repository with a package and a record, all committed; runs git in it."""
+
+    def git(*args: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(
+            ["git", *who, *args], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    for name in ("pkg/code.py", "book/records/x/runs.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("1\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "all")
+    return git
+
+
+def test_clean_is_a_checkout_of_its_commit_without_changes(
+    tmp_path: Path, checkout: Callable[..., str]
+) -> None:
+    def clean() -> object:
+        records._commit.cache_clear()
+        return records._commit(tmp_path / "pkg")["clean"]
+
+    assert records._commit(tmp_path / "pkg") == {
+        "commit": checkout("rev-parse", "HEAD"),
+        "clean": True,
+    }
+    (tmp_path / "book/records/x/runs.jsonl").write_text("2\n")
+    (tmp_path / "book/records/x/new").write_text("3\n")
+    assert clean() is True  # records being written are no change of the code
+    for name in ("pkg/code.py", "pkg/new.py", "book/new.md", "records"):
+        path = tmp_path / name
+        old = path.read_text() if path.exists() else None
+        path.write_text("2\n")
+        assert clean() is False, name
+        path.unlink() if old is None else path.write_text(old)
+        assert clean() is True
+    (tmp_path / "pkg/code.py").unlink()
+    assert clean() is False
+    (tmp_path / "pkg/code.py").write_text("3\n")
+    checkout("commit", "-qam", "changed and committed")
+    assert clean() is True
+
+
+def test_code_of_no_repository_has_no_commit(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, checkout: Callable[..., str]
+) -> None:
+    nothing = {"commit": None, "clean": None}
+    records._commit.cache_clear()
+    assert records._commit(tmp_path_factory.mktemp("plain")) == nothing
+    (tmp_path / "site-packages").mkdir()  # an environment inside somebody's checkout
+    (tmp_path / "site-packages" / "code.py").write_text("1\n")
+    assert records._commit(tmp_path / "site-packages") == nothing
+
+
+def test_the_provenance_of_a_run_is_that_of_this_code() -> None:
+    records._commit.cache_clear()
+    here = records._commit(Path(records.__file__).parent)
+    where = records.provenance(0.0, "cpu", 1)
+    assert (where["commit"], where["clean"]) == (here["commit"], here["clean"])
 
 
 def test_a_stack_of_runs_is_timed_once(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samlib import data, karate, models, records, solo, sweep, train
+from samlib import data, karate, models, records, schedules, solo, sweep, train
 from samlib.errors import BadInput
 from samlib.runs import RunSpec
 
@@ -104,6 +104,40 @@ def test_training_equals_a_plain_reference(
     _, twin = reference(dataclasses.replace(spec.twin(), rho=0.0), forward, [slice(None)] * 30)
     assert run.metrics["twin_loss"] == pytest.approx(twin, abs=1e-10)
     assert len(run.trace.loss) == spec.steps + 1
+
+
+def test_the_baseline_is_the_entropy_of_the_classes_as_they_are() -> None:
+    """Of 25 sums modulo 7 the remainders are not equally frequent."""
+    y = data.load(SUMS.data).y_train
+    prior = np.bincount(y) / len(y)
+    assert prior.max() > prior.min()
+    run = train.train(dataclasses.replace(SUMS, steps=1), twins=False)
+    due = -(prior * np.log(prior)).sum()
+    assert run.metrics["baseline"] == pytest.approx(due, abs=1e-12)
+    assert due < np.log(7) - 1e-3
+
+
+def test_a_momentum_runs_twin_has_the_momentum() -> None:
+    spec = dataclasses.replace(CLUB, momentum=0.5)
+    plain = dataclasses.replace(spec, rule="gd", rho=0.0)
+    _, due = reference(plain, club, [slice(None)] * spec.steps)
+    assert train.train(spec).metrics["twin_loss"] == pytest.approx(due, abs=1e-10)
+    still = dataclasses.replace(plain, momentum=0.0)
+    assert abs(reference(still, club, [slice(None)] * spec.steps)[1] - due) > 1e-3
+
+
+def test_an_adaptive_schedule_shrinks_the_radius_of_a_run_that_hallucinates() -> None:
+    spec = dataclasses.replace(CLUB, schedule="adaptive", rho=4.0, steps=60)
+    ratio = train.train(spec, twins=False).trace.grad_ratio
+    factor, due = 1.0, []
+    for r in ratio[:-1]:
+        factor = factor / 1.01 if r < 0.1 else min(1.0, factor * 1.01)
+        due.append(factor)
+    radius, got = schedules.Radius([spec], torch.zeros(1, dtype=torch.float64)), []
+    for r in ratio[:-1]:
+        radius.feedback(torch.tensor([r]))
+        got.append(float(radius.at(1)) / 4.0)
+    assert got == pytest.approx(due, rel=1e-12)
 
 
 def test_mini_batches_are_trained_on_and_the_sample_is_measured(

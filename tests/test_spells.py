@@ -20,6 +20,15 @@ def test_short_dips_are_no_spells() -> None:
     assert spells(np.array([0.1, 0.09]), length=1) == [(1, 2)]  # strictly below
 
 
+def test_the_edges_of_a_spell() -> None:
+    for length, due in ((499, []), (500, [(10, 510)])):
+        ratio = np.ones(2000)
+        ratio[10 : 10 + length] = 0.1 * (1 - 1e-6)
+        assert spells(ratio) == due
+        ratio[10 : 10 + length] = 0.1
+        assert spells(ratio) == []
+
+
 def _with_ratio(ratio: np.ndarray) -> Run:
     run = train.train(RunSpec(n=50, width=2, steps=1), twins=False)
     one = np.ones(len(ratio))

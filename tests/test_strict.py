@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from samlib import data, records, strict, sweep, train
 from samlib.certify import Certificate
 from samlib.diagnostics import Trace
+from samlib.errors import BadInput
 from samlib.networks import NetworkLoss
+from samlib.plots import strict as plots
 from samlib.runs import Run, RunSpec
 from samlib.windows import window
 
@@ -69,6 +72,55 @@ def test_the_limit_agrees_with_the_certificate(run: Run) -> None:
     assert got["norm"] == pytest.approx(np.linalg.norm(run.theta), abs=1e-12)
     measured, _ = strict.tail(run, f)
     assert measured["rate"] == pytest.approx(got["spectral_radius"], abs=5e-5)
+
+
+OUTCOMES = [
+    ("strict", {"grad_ratio": 1e-6 * (1 - 1e-6), "grad_norm": 1e-3 * (1 + 1e-6)}),
+    ("other", {"grad_ratio": 1e-6 * (1 + 1e-6)}),
+    ("other", {"grad_ratio": 1e-7, "grad_norm": 1e-3 * (1 - 1e-6)}),
+    ("learns", {"progress": 0.8 * (1 + 1e-6)}),
+    ("other", {"progress": 0.8 * (1 - 1e-6)}),
+    ("guess", {"progress": 0.05 * (1 - 1e-6)}),
+    ("guess", {"progress": -0.05 * (1 - 1e-6)}),
+    ("other", {"progress": 0.05 * (1 + 1e-6)}),
+    ("other", {"progress": None}),
+    ("other", {"loss": None, "progress": 0.9}),
+    ("weak", {"verdict": "hallucinated", "progress": 0.01}),
+    ("learns", {"verdict": "hallucinated", "progress": 0.9}),
+]
+
+
+@pytest.mark.parametrize(("name", "change"), OUTCOMES)
+def test_the_edges_of_a_recorded_outcome(name: str, change: dict[str, Any]) -> None:
+    metrics = {"loss": 1.0, "grad_ratio": 1.0, "grad_norm": 0.1, "progress": 0.5} | change
+    run = {"verdict": metrics.pop("verdict", "running"), "metrics": metrics}
+    assert plots.outcome(run) == name
+
+
+@pytest.mark.parametrize(
+    ("rule", "ratio", "norm", "due"),
+    [
+        ("sam", 1e-6 * (1 - 1e-6), 1e-6 * (1 + 1e-6), True),
+        ("sam", 1e-6 * (1 + 1e-6), 1.0, False),
+        ("sam", 1e-7, 1e-6 * (1 - 1e-6), False),
+        ("asam", 1e-7, 1.0, False),
+    ],
+)
+def test_which_limits_are_classified(
+    rule: str, ratio: float, norm: float, due: bool, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def refuse(*_: object) -> None:
+        asked.append(1)
+        raise BadInput("no limit")
+
+    monkeypatch.setattr(strict, "classify", refuse)
+    metrics = run.metrics | {"grad_ratio": ratio, "grad_norm": norm}
+    one = dataclasses.replace(run, metrics=metrics, spec=dataclasses.replace(C, rule=rule))
+    got, _ = strict.limit(one, train.objective(C)[0])
+    assert bool(asked) == due
+    assert np.isnan([got[k] for k in ("spectral_radius", "eta_max", "image_negative")]).all()
 
 
 def test_a_surface_is_the_network_loss(run: Run) -> None:

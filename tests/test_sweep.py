@@ -20,7 +20,7 @@ from typing import Any
 import crash
 import pytest
 
-from samlib import executors, records, sweep
+from samlib import executors, measures, records, sweep, train
 from samlib.errors import BadInput
 from samlib.runs import RunSpec
 
@@ -306,6 +306,176 @@ def test_several_processes_give_the_same_records_and_one_may_die(
     assert 6 < len(records.read(tmp_path)) < len(crash.SPECS)
     crash.go(tmp_path, chunk=2)
     assert crash.plain(tmp_path).keys() == calm[2].keys()
+
+
+SMALL = "fixed = {n = 30, width = 2, steps = 20}\n"
+BAD_FILES = {
+    "unknown key": ("banan = 3", "key 'banan' is unknown; use one of question, claims"),
+    "misspelt measure": ('mesure = ["norms"]', "key 'mesure' is unknown"),
+    "unknown measure": ('measure = ["normz"]', "measure 'normz' is unknown; use one of image"),
+    "measure a number": ("measure = 3", "measure = 3 is no list of names"),
+    "measure a text": ('measure = "norms"', "measure = 'norms' is no list of names"),
+    "measure of numbers": ("measure = [1]", "measure 1 is unknown"),
+    "measure of a gcn": (
+        'measure = ["norms"]\ngrid = {rho = [1.0, 2.0], model = ["mlp", "gcn"]}',
+        "measure = ['norms'] is for model 'mlp', not 'gcn'",
+    ),
+    "unknown option": ("grid = {rh = [1.0]}", "option 'rh' is unknown"),
+    "option of an arm": ("arms = [{rh = 1.0}]", "option 'rh' is unknown"),
+    "fixed a number": ("fixed = 3", "fixed = 3 is no table"),
+    "grid a list": ("grid = [1]", "grid = [1] is no table"),
+    "grid a value": ("grid = {rho = 1.0}", "grid: rho = 1.0 is no list of values"),
+    "grid empty": ("grid = {rho = []}", "grid: rho = [] is no list of values; give at least one"),
+    "arms empty": ("arms = []", "arms = [] is no list of tables"),
+    "arms numbers": ("arms = [1]", "arms = [1] is no list of tables"),
+    "arms a table": ("arms = {rho = 1.0}", "is no list of tables"),
+    "arm empty": ("arms = [{rho = []}]", "grid: rho = [] is no list of values"),
+    "points a text": ('points = "x"', "points = 'x' is not a whole number from 2 to 1000000"),
+    "points negative": ("points = -5", "points = -5"),
+    "points none": ("points = 0", "points = 0"),
+    "points one": ("points = 1", "points = 1"),
+    "points huge": ("points = 1e12", "points = 1000000000000.0"),
+    "points very many": ("points = 1000001", "points = 1000001"),
+    "points true": ("points = true", "points = True"),
+    "chunk none": ("chunk = 0", "chunk = 0"),
+    "rho nan": ("grid = {rho = [nan]}", "rho = nan is not a number in [0, 1e+06]"),
+    "rho inf": ("grid = {rho = [inf]}", "rho = inf"),
+    "noise nan": ("grid = {label_noise = [nan]}", "label_noise = nan"),
+    "rho true": ("grid = {rho = [true]}", "rho = True is not a number"),
+    "rho a date": (
+        "grid = {rho = [2026-01-01]}",
+        "rho = datetime.date(2026, 1, 1) is not a number",
+    ),
+    "rho a list": ("grid = {rho = [[1.0]]}", "rho = [1.0] is not a number"),
+    "data a list": ('arms = [{data = [["digits"]]}]', "data = ['digits'] is no text"),
+    "width a float": ("grid = {width = [2.0]}", "width = 2.0 is not a whole number"),
+    "many digits": (f"grid = {{rho = [1{'0' * 400}]}}", "is not a number in [0, 1e+06]"),
+    "too many digits": (f"grid = {{rho = [{'9' * 5000}]}}", "experiment"),
+    "nested": (f"measure = {'[' * 5000}", "its tables or lists lie too deep in one another"),
+    "question": ('question = "\\u001b]0;title\\u0007"', "is no line of text"),
+    "question a number": ("question = 3", "question = 3 is no line of text"),
+    "no TOML": ("rho : 3", "experiment"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_experiment_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    text, said = BAD_FILES[name]
+    path = tmp_path / "bad.toml"
+    path.write_text(text if text.startswith("fixed") else SMALL + text)
+    with pytest.raises(BadInput) as error:
+        sweep.load(path)
+    assert str(error.value).startswith(f"experiment {str(path)!r}: ")
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_grid_of_a_milliard_runs_is_counted_and_not_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "grid.toml"
+    lists = [f"{name} = {list(range(1, 1001))}" for name in ("seed", "width", "steps")]
+    path.write_text("[grid]\n" + "\n".join(lists))
+    monkeypatch.setattr(sweep, "RunSpec", None)
+    monkeypatch.setattr(sweep, "fields", lambda _: [*map(_Named, ("seed", "width", "steps"))])
+    with pytest.raises(BadInput, match="1000000000 runs are more than 100000; shorten"):
+        sweep.load(path)
+
+
+class _Named:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def test_the_number_of_runs_has_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "grid.toml"
+    path.write_text("arms = [{rho = [1, 2]}, {rho = [3]}]\ngrid = {seed = [0, 1]}")
+    monkeypatch.setattr(sweep, "MOST", 6)
+    _, specs = sweep.load(path)
+    assert [(s.rho, s.seed) for s in specs] == [
+        (1.0, 0), (2.0, 0), (1.0, 1), (2.0, 1), (3.0, 0), (3.0, 1),
+    ]  # fmt: skip
+    monkeypatch.setattr(sweep, "MOST", 5)
+    with pytest.raises(BadInput, match="6 runs are more than 5"):
+        sweep.load(path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "nothing"])
+def test_an_experiment_that_is_no_file_is_refused_at_once(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "e.toml"
+    if kind != "nothing":
+        os.mkfifo(path) if kind == "pipe" else path.mkdir()
+    said = "no such file" if kind == "nothing" else f"is a {kind}.* where a file belongs"
+    with pytest.raises(BadInput, match=said):
+        sweep.load(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"measure": ["normz"]}, "measure 'normz' is unknown"),
+        ({"measure": ["norms", "image"]}, "is for model 'mlp', not 'gcn'"),
+        ({"points": 1}, "points = 1"),
+        ({"points": 2_000_000}, "points = 2000000"),
+        ({"chunk": 0}, "chunk = 0"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_trains(
+    options: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "train_many", lambda *_, **__: pytest.fail("it trains"))
+    club = RunSpec(data="karate", model="gcn", activation="relu", steps=2)
+    with pytest.raises(BadInput, match=said):
+        sweep.sweep([RunSpec(n=30, steps=2), club], tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["runs.jsonl", "curves.npz", ".running"])
+def test_a_sweep_into_a_folder_with_a_pipe_ends_at_once(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(BadInput, match="is a pipe or device where a file belongs; move it away"):
+        sweep.sweep(crash.SPECS[:1], tmp_path)
+
+
+def test_a_doubled_line_costs_no_run_and_no_count(
+    tmp_path: Path, calm: dict[int, dict[str, Any]]
+) -> None:
+    crash.go(tmp_path)
+    path = tmp_path / "runs.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[: whole.find(b"\n") + 1])
+    with pytest.warns(UserWarning, match="repeats run"):
+        assert crash.go(tmp_path) == 0
+    assert path.read_bytes() == whole
+    assert crash.plain(tmp_path) == calm[2]
+
+
+def test_data_are_read_once_to_measure_all_runs_of_an_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep._objective.cache_clear()
+    built, real = [], sweep.objective
+    monkeypatch.setattr(sweep, "objective", lambda s, *a: built.append(s) or real(s, *a))
+    specs = [RunSpec(n=30, width=2, steps=20 * k, rho=k, seed=k) for k in (1, 2, 3)]
+    sweep.sweep(specs, tmp_path, chunk=1, measure=["norms", "image", "escape"])
+    assert len(built) == 1
+    for record, run in zip(records.read(tmp_path), train.train_many(specs), strict=True):
+        f, _ = train.objective(run.spec)
+        due, _ = measures.take(["norms", "image"], run, f)
+        for name, value in due.items():
+            assert record["metrics"][name] == pytest.approx(value, rel=1e-4), name
+    other = RunSpec(n=31, width=2, steps=20)
+    sweep.sweep([other], tmp_path, measure=["norms"])
+    assert len(built) == 2
+
+
+def test_every_experiment_of_the_book_loads() -> None:
+    folder = Path(__file__).parents[1] / "book" / "experiments"
+    counts = {path.stem: len(sweep.load(path)[1]) for path in folder.glob("*.toml")}
+    assert len(counts) >= 43
+    assert min(counts.values()) >= 1
+    assert max(counts.values()) <= 400
 
 
 def test_an_error_in_a_run_is_raised_and_the_others_are_kept(tmp_path: Path) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as some
 from torch import nn
 
 from samlib import data, models, schedules, train
@@ -234,6 +238,82 @@ def test_specs_round_trip_and_hash() -> None:
     assert dataclasses.replace(spec, rho=0.8).id != spec.id
 
 
+NUMBERS = some.sampled_from(
+    [0, 0.0, -0.0, 1, 1.0, np.float32(1), np.float64(0.5), 0.5, np.int64(1)]
+)
+WHOLES = some.sampled_from([1, 2, np.int64(2), np.int32(1)])
+SPECS = some.fixed_dictionaries(
+    {
+        "rho": NUMBERS,
+        "label_noise": NUMBERS,
+        "weight_decay": NUMBERS,
+        "warm_start": NUMBERS,
+        "width": WHOLES,
+        "n": WHOLES | some.none(),
+        "classes": some.sampled_from([None, (1, 2), [1, 2], np.array([1, 2]), (np.int64(2), 1)]),
+        "data": some.sampled_from(["digits", np.str_("digits"), Path("digits"), "karate"]),
+        "schedule": some.sampled_from(["constant", "ramp"]),
+        "momentum": some.sampled_from([0, 0.0, 0.5]),
+    }
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(SPECS, SPECS)
+def test_specs_are_equal_just_when_their_ids_are(a: dict[str, Any], b: dict[str, Any]) -> None:
+    one, two = RunSpec(**a), RunSpec(**b)
+    assert (one == two) == (one.id == two.id)
+    for name in a.keys() & b.keys():  # what differs by kind alone is one value
+        same = str(a[name]) == str(b[name]) or np.array_equal(a[name], b[name])
+        mixed = dataclasses.replace(one, **{name: b[name]})
+        assert (mixed == one) == (mixed.id == one.id)
+        assert mixed == one or not same
+    again = RunSpec.from_json(json.loads(json.dumps(one.to_json())))
+    assert (again, again.id, hash(again)) == (one, one.id, hash(one))
+
+
+def test_a_number_is_one_whatever_its_type() -> None:
+    whole = RunSpec(rho=2, lr=1, width=4, n=60)  # type: ignore[arg-type]
+    ids = {whole.id, RunSpec(rho=np.float32(2), lr=1.0, width=np.int64(4), n=np.int16(60)).id}
+    assert ids == {RunSpec(rho=2.0, lr=1.0, width=4, n=60).id}
+    assert RunSpec(rho=-0.0).id == RunSpec(rho=0.0).id
+    assert [type(v) for v in (whole.rho, whole.lr, whole.width, whole.n)] == [
+        float,
+        float,
+        int,
+        int,
+    ]
+    assert '"rho": 2.0' in json.dumps(whole.to_json())
+    assert RunSpec(classes=np.array([3, 8])).classes == (3, 8)  # type: ignore[arg-type]
+    assert RunSpec(data=Path("pictures")).to_json()["data"] == "pictures"  # type: ignore[arg-type]
+
+
+def test_a_momentum_runs_twin_has_the_momentum_and_no_ascent() -> None:
+    """Else the comparison would be with another optimizer: momentum 0.9 moves ten times as far."""
+    spec = dataclasses.replace(SMALL, momentum=0.9, warm_start=0.25, schedule="ramp", batch=20)
+    twin = spec.twin()
+    assert (twin.momentum, twin.rho, twin.warm_start) == (0.9, 0.0, 0.0)
+    assert (twin.rule, twin.schedule) == ("gd", "constant")
+    changed = {"rule": "gd", "rho": 0.0, "warm_start": 0.0, "schedule": "constant"}
+    assert dataclasses.replace(spec, **changed) == twin == twin.twin()
+    full = dataclasses.replace(SMALL, momentum=0.9)
+    _, due = reference(dataclasses.replace(full, rule="gd", rho=0.0), "gd")
+    _, without = reference(dataclasses.replace(SMALL, rule="gd", rho=0.0), "gd")
+    assert train.train(full).metrics["twin_loss"] == pytest.approx(due, abs=1e-10)
+    assert abs(due - without) > 0.01
+
+
+def test_an_adaptive_radius_answers_below_a_tenth_on_any_device() -> None:
+    spec = dataclasses.replace(SMALL, schedule="adaptive")
+    for ratio, factor in ((0.1 * (1 - 1e-6), 1 / 1.01), (0.1 * (1 + 1e-6), 1.0)):
+        radius = schedules.Radius([spec], torch.zeros(1, dtype=torch.float64))
+        radius.feedback(torch.tensor([ratio], dtype=torch.float64))
+        assert radius.at(1).item() == pytest.approx(spec.rho * factor, rel=1e-12)
+    far = schedules.Radius([spec], torch.zeros(1, device="meta"))  # it stands for a GPU
+    far.feedback(torch.tensor([0.05]))
+    assert far.at(1).device.type == "meta"
+
+
 BAD = [
     ({"rho": -1.0}, "rho = -1.0"),
     ({"rho": float("nan")}, "rho = nan"),
@@ -251,6 +331,32 @@ BAD = [
     ({"n": 0}, "n = 0"),
     ({"batch": 0}, "batch = 0"),
     ({"seed": -1}, "seed = -1"),
+    ({"rho": True}, "rho = True is not a number"),
+    ({"rho": np.True_}, "is not a number"),
+    ({"rho": "0.1"}, "rho = '0.1' is not a number"),
+    ({"rho": [0.1]}, "rho = [0.1] is not a number"),
+    ({"rho": None}, "rho = None is not a number"),
+    ({"rho": 1j}, "rho = 1j is not a number"),
+    ({"rho": 10**400}, "is not a number in [0, 1e+06]"),
+    ({"label_noise": float("nan")}, "label_noise = nan"),
+    ({"label_noise": 1.5}, "label_noise = 1.5"),
+    ({"momentum": 1.0}, "momentum = 1.0"),
+    ({"width": 2.0}, "width = 2.0"),
+    ({"width": True}, "width = True"),
+    ({"depth": None}, "depth = None"),
+    ({"steps": float("inf")}, "steps = inf"),
+    ({"data": ["digits"]}, "data = ['digits'] is no text"),
+    ({"data": b"digits"}, "data = b'digits' is no text"),
+    ({"features": 3}, "features = 3 is no text"),
+    ({"activation": None}, "activation = None is no text"),
+    ({"rule": ["sam"]}, "rule ['sam'] is unknown"),
+    ({"schedule": {}}, "schedule {} is unknown"),
+    ({"classes": 3}, "classes = 3 are no whole numbers"),
+    ({"classes": "38"}, "classes = '38' are no whole numbers"),
+    ({"classes": ()}, "classes = () are no whole numbers"),
+    ({"classes": (3, 8.0)}, "classes = 8.0"),
+    ({"classes": (3, True)}, "classes = True"),
+    ({"classes": (3, -1)}, "classes = -1"),
 ]
 
 
