@@ -30,11 +30,30 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _classes(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        wanted = "whole numbers with commas between them, for example 3,8"
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {wanted}") from None
 
 
 def _batch(text: str) -> int | None:
-    return None if text == "full" else int(text)
+    try:
+        return None if text == "full" else int(text)
+    except ValueError:
+        wanted = "a whole number of examples, or full"
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {wanted}") from None
+
+
+def _folder(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty; name a folder, or leave --out away")
+    return text
+
+
+def _printable(text: Any) -> str:
+    """Text from a file as a terminal may show it: no control characters, on one line."""
+    return "".join(c if c.isprintable() else " " for c in str(text))
 
 
 _KINDS: dict[str, Any] = {"n": int, "classes": _classes, "batch": _batch}  # those that may be None
@@ -55,11 +74,11 @@ def _parser() -> argparse.ArgumentParser:
         kind = _KINDS.get(option.name, type(option.default))
         name, meaning = option.name.replace("_", "-"), option.metadata["help"]
         run(f"--{name}", type=kind, default=option.default, help=meaning)
-    run("--out", help="folder to which the run's record and curves are added")
+    run("--out", type=_folder, help="folder to which the run's record and curves are added")
     run("--json", action="store_true", help="print one JSON object")
     sweep = command(_sweep, "run an experiment file, or go on with it")
     sweep("experiment", help="a TOML file, for example book/experiments/mnist-cliff.toml")
-    sweep("--out", help="record folder (default: records/NAME beside experiments/)")
+    sweep("--out", type=_folder, help="record folder (default: records/NAME beside experiments/)")
     sweep("--workers", type=int, help="processes (default: this one, or one a core for Dask)")
     sweep("--executor", choices=("local", "dask"), default="local", help="local | dask")
     sweep("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, tcp://HOST:8786")
@@ -70,7 +89,11 @@ def _parser() -> argparse.ArgumentParser:
     data = command(_data, "show, check and download the data sets")
     data("name", nargs="?", help="one data set (default: all)")
     data("--download", action="store_true", help="get what is absent")
-    data("--verify", action="store_true", help="fail if a data set is corrupt")
+    data(
+        "--verify",
+        action="store_true",
+        help="fail if a data set is corrupt or the one named absent",
+    )
     for add in (run, sweep, again, data):
         add("--data-root", help="where data sets lie (default: $SAMLIB_DATA or ~/.cache/samlib)")
     for add in (run, sweep, again):
@@ -133,8 +156,10 @@ def _sweep(args: argparse.Namespace) -> int:
 
     path = Path(args.experiment)
     table, specs = sweep.load(path)
+    if not args.out and len(path.resolve().parents) < 2:
+        raise BadInput(f"{path} lies in no folder beside which records could lie; give --out")
     out = args.out or path.resolve().parents[1] / "records" / path.stem
-    print(f"{table.get('question', path.stem)}\n{len(specs)} runs, records in {out}")
+    print(f"{_printable(table.get('question', path.stem))}\n{len(specs)} runs, records in {out}")
     for fault in records.repair(out):
         print(f"samlib: {fault}", file=sys.stderr)
     kept = {k: table[k] for k in ("measure", "points", "chunk") if k in table}
@@ -200,7 +225,8 @@ def _data(args: argparse.Namespace) -> int:
     rows = [data.verify(name, root=args.data_root) for name in names]
     for row in rows:
         print(f"{row['name']:<14} {row['status']:<8} {row['sha256'] or row['reason']}")
-    return int(args.verify and any(row["status"] == "corrupt" for row in rows))
+    bad = {"corrupt", "absent"} if args.name else {"corrupt"}
+    return int(args.verify and any(row["status"] in bad for row in rows))
 
 
 def _claims(args: argparse.Namespace) -> int:
@@ -223,6 +249,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.action(args))
     except BadInput as error:
         print(f"samlib: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a file of the user's: unreadable, a folder, on a full disk, …
+        print(f"samlib: error: {error}; check that path, its rights and the disk", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("samlib: interrupted", file=sys.stderr)

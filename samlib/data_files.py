@@ -20,7 +20,7 @@ import zipfile
 from collections.abc import Callable
 from functools import partial
 from io import BytesIO
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,22 +77,44 @@ def read(name: PathLike, root: PathLike | None = None, download: bool = False) -
     Missing if a file is absent, Corrupt if it is not what it should be, BadInput if the name is
     unknown.
     """
-    text = str(name)
-    home = Path(root or os.environ.get("SAMLIB_DATA") or "~/.cache/samlib").expanduser()
+    try:
+        return _read(str(name), root, download)
+    except OSError as error:
+        remedy = "check that path and its rights"
+        why = error.strerror or type(error).__name__
+        raise Corrupt(f"data set {str(name)[:99]!r} cannot be read: {why}; {remedy}") from None
+
+
+def _home(path: PathLike) -> Path:
+    """The path with ~ expanded."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise BadInput(f"{str(path)!r} names no user's folder; write the whole path") from None
+
+
+def _read(text: str, root: PathLike | None, download: bool) -> tuple[str, Raw]:
+    home = _home(root or os.environ.get("SAMLIB_DATA") or "~/.cache/samlib")
     if text == "digits":
         return text, _digits()
     if text in _KIND:
         return text, _archive(text, home, download)
     if text == "karate":
         return text, _karate()
-    if addition := re.fullmatch(r"modular-addition-(\d+)", text):
+    if addition := re.fullmatch(r"modular-addition-(\d{1,9})", text):
         return text, _addition(int(addition[1]))
-    for path in (Path(text).expanduser().resolve(), (home / text).resolve()):
+    for path in (_home(text).resolve(), (home / text).resolve()):
         if text and path.exists():
+            if not (path.is_dir() or path.is_file()):
+                raise BadInput(
+                    f"{path} is neither a folder nor a file; use an image folder or .zip"
+                )
             return path.stem if path.is_file() else path.name, _images(path)
     kind = Missing if os.sep in text or text.endswith(".zip") else BadInput
     choice = f"{', '.join(NAMES)}, modular-addition-P, or the path of an image folder or its .zip"
-    raise kind(f"data set {text!r} is not known, nor a path here or under {home}; use {choice}")
+    raise kind(
+        f"data set {text[:99]!r} is not known, nor a path here or under {home}; use {choice}"
+    )
 
 
 def _digits() -> Raw:
@@ -187,7 +209,9 @@ def _files(path: Path) -> tuple[str, Readers]:
     except zipfile.BadZipFile as error:
         found = f"expected a whole .zip, found: {error}; fetch or make it again"
         raise Corrupt(f"{path} is corrupt: {found}") from error
-    names = filter(_IMAGE.fullmatch, sorted(archive.namelist()))
+    names = list(filter(_IMAGE.fullmatch, sorted(archive.namelist())))
+    if twice := [a for a, b in pairwise(names) if a == b]:
+        raise Corrupt(f"{path} is corrupt: it holds {twice[0]!r} twice; make it again")
     return hashlib.sha256(content).hexdigest(), {f: partial(archive.read, f) for f in names}
 
 

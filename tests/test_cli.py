@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import warnings
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from samlib import data
 from samlib.cli import main
+from samlib.errors import BadInput
 
 SMALL = ["run", "--n", "60", "--width", "4", "--steps", "40", "--rho", "0.5", "--lr", "0.05"]
 KEYS = {
@@ -73,7 +78,7 @@ BAD = [
     (["--rule", "adam"], "rule 'adam'"),
     (["--n", "5000"], "5000"),
     (["--classes", "3"], "classes"),
-    (["--classes", "3,x"], "--classes: invalid"),
+    (["--classes", "3,x"], "--classes: '3,x' is not whole numbers"),
     (["--features", "pca:0"], "pca:0"),
     (["--label-noise", "1.5"], "1.5"),
     (["--loss", "logistic"], "2 classes"),
@@ -178,3 +183,89 @@ def test_a_bad_experiment_file(
     assert main(["sweep", str(path), "--out", str(tmp_path / "r")]) == 2
     assert named in capsys.readouterr().err
     assert main(["sweep", str(tmp_path / "none.toml")]) == 2
+
+
+LONG = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["run", "--classes", "x"], "'x' is not whole numbers with commas"),
+        (["run", "--batch", "half"], "'half' is not a whole number of examples, or full"),
+        (["run", "--out", ""], "the name is empty"),
+        (["sweep", "x.toml", "--out", ""], "the name is empty"),
+        (["run", "--features", f"pca:{LONG}"], "is not known; use standard"),
+        (["run", "--data", f"modular-addition-{LONG}"], "cannot be read: File name too long"),
+        (["run", "--data", "/"], "/"),
+        (["run", "--data-root", "~nosuchuser", "--data", "mnist"], "names no user's folder"),
+        (["run", "--rho", "1e400"], "rho = inf"),
+        (["data", "{fifo}"], "neither a folder nor a file"),
+        (["data", "{file}"], None),
+        (["sweep", "{folder}"], ""),
+        (["claims", "--check", "{fifo}"], "is no file"),
+    ],
+    ids=lambda v: " ".join(v)[:40] if isinstance(v, list) else "",
+)
+def test_unusable_input_is_one_line_at_once(
+    argv: list[str], said: str | None, tmp_path: Path
+) -> None:
+    """In a process of its own, so that a hang is one."""
+    places = {"fifo": tmp_path / "fifo", "folder": tmp_path, "file": tmp_path / "no.zip"}
+    os.mkfifo(places["fifo"])
+    places["file"].write_text("no zip")
+    command = [sys.executable, "-m", "samlib", *(a.format(**places) for a in argv)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if said is None:
+        assert "corrupt" in done.stdout
+        return
+    assert done.returncode == 2, done.stderr[-500:]
+    assert len(done.stderr.splitlines()) == 1, done.stderr[-500:]
+    assert said in done.stderr
+    assert len(done.stderr) < 1000
+
+
+def test_files_without_rights_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As root every file can be read, so a folder takes the place of a file."""
+    raw = tmp_path / "MNIST" / "raw"
+    (raw / "train-images-idx3-ubyte").mkdir(parents=True)
+    assert main(["data", "mnist", "--verify", "--data-root", str(tmp_path)]) == 1
+    assert "is missing" in capsys.readouterr().out
+    assert main(["data", "mnist", "--verify", "--data-root", str(tmp_path / "none")]) == 1
+
+
+def test_an_unreadable_data_set_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    (tmp_path / "images.zip").write_bytes(b"")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert main(["run", "--data", str(tmp_path / "images.zip")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot be read: Permission denied" in line
+
+
+def test_a_question_cannot_steer_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "experiments" / "esc.toml"
+    path.parent.mkdir()
+    small = "n = 60\nwidth = 4\nsteps = 2\nlr = 0.1\n[grid]\nrho = [1.0]\n"
+    path.write_text('question = "\\u001b]0;title\\u0007 red \\u001b[31m?"\n' + small)
+    assert main(["sweep", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "\x07" not in out
+    assert "title" in out
+
+
+def test_a_zip_with_one_name_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.zip"
+    with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(2):
+            archive.writestr("train/a/1.png", b"x")
+    with pytest.raises(BadInput, match="holds .* twice"):
+        data.load(path)
