@@ -95,7 +95,7 @@ def load(
     label_noise = check_number("label_noise", label_noise, 0, 1, remedy="0 adds no noise")
     if not re.fullmatch(r"standard|pixels|image|pca:[1-9]\d{0,8}", str(features)):
         want = "standard, pixels, image or pca:K with a whole number K ≥ 1"
-        raise BadInput(f"features = {str(features)[:40]!r} is not known; use {want}")
+        raise BadInput(f"features = {repr(features)[:40]} is not known; use {want}")
     seed = check_whole("seed", seed, 0, remedy="0 takes the first n images")
     title, raw = read(name, root, download)
     if raw.form != "images":

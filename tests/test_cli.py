@@ -267,5 +267,5 @@ def test_a_zip_with_one_name_twice_is_refused(tmp_path: Path) -> None:
         warnings.simplefilter("ignore")
         for _ in range(2):
             archive.writestr("train/a/1.png", b"x")
-    with pytest.raises(BadInput, match="holds .* twice"):
+    with pytest.raises(BadInput, match=r"holds .* twice"):
         data.load(path)
