@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from samlib.errors import BadInput
 from samlib.tables import Table, tally
+
+BOOK = Path(__file__).resolve().parents[1] / "book"
 
 
 def test_a_table_is_markdown() -> None:
@@ -28,3 +34,17 @@ def test_a_row_of_another_length_is_named(row: list[str]) -> None:
 def test_a_tally_ranks_by_count_and_then_by_name() -> None:
     assert tally(["b", "c", "a", "c", "b"]) == "2 b, 2 c, 1 a"
     assert tally([]) == ""
+
+
+def displays(cell: dict[str, Any]) -> int:
+    """How many pictures and tables a cell shows."""
+    kinds = [o["output_type"] for o in cell.get("outputs", [])]
+    return sum(kind in ("display_data", "execute_result") for kind in kinds)
+
+
+@pytest.mark.parametrize("path", sorted(BOOK.glob("*.ipynb")), ids=lambda p: p.stem)
+def test_a_named_figure_is_all_that_its_cell_shows(path: Path) -> None:
+    """Sphinx gives the name to each display of the cell, and refuses the second."""
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if "figure" in cell["metadata"].get("mystnb", {}):
+            assert displays(cell) == 1, f"give the table of {cell['id']} a cell of its own"
