@@ -74,7 +74,10 @@ class Claim:
         return f"claim-{self.id.lower()}"
 
 
-class _Loader(yaml.SafeLoader):
+_Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C where there is one
+
+
+class _Loader(_Safe):  # type: ignore[misc]
     """A loader that refuses a key given twice, of which YAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

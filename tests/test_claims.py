@@ -256,6 +256,15 @@ def test_a_malformed_ledger_is_refused(text: str, said: str, tmp_path: Path) -> 
     assert str(path) in str(error.value)
 
 
+def test_a_ledger_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "claims.yml"):
+        with pytest.raises(BadInput, match="does not exist; use a clone"):
+            claims.load(path)
+    (tmp_path / "claims.yml").write_bytes(b"- \xff\xfe")
+    with pytest.raises(BadInput, match="is no YAML"):
+        claims.load(tmp_path / "claims.yml")
+
+
 def test_what_each_kind_of_claim_needs() -> None:
     stored = {"certificate": "book/certificates/twist.json", "proved": ["does not attract"]}
     assert claims.check([claim(stored, kind="certificate")]) == []
