@@ -179,7 +179,10 @@ class HallucinationMonitor:
             self._due = step + min(self.every, SPACING * (step - self._origin))
             self._remember(self.reading)
         if self.reading is None:
-            raise BadInput("no step to read yet: call record() after optimizer.step(), once a step")
+            raise BadInput(
+                "no step to read yet: call record() after optimizer.step(), once a step and not "
+                "once a micro-batch"
+            )
         # The next reading is due at a step at which the next call may come; nobody needs earlier
         # gradients than those.
         pace = min(max(1, step - self._last), self.every)

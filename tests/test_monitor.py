@@ -352,7 +352,7 @@ def test_an_overflow_is_no_divergence_and_a_nan_loss_is() -> None:
 
 
 def test_the_lightning_callback_of_the_chapter_on_a_stand_in(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cells = json.loads((ROOT / "book" / "13-your-own-model.ipynb").read_text())["cells"]
     texts = ["".join(c["source"]) for c in cells if c["cell_type"] == "markdown"]
@@ -380,6 +380,8 @@ def test_the_lightning_callback_of_the_chapter_on_a_stand_in(
     assert trainer.should_stop
     assert watch.monitor.verdict == "hallucinated"
     assert logged[-1] == ("grad_ratio", watch.monitor.reading.grad_ratio)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == len(watch.monitor.changes)  # once a change, not once a batch
 
 
 @pytest.mark.parametrize("verdict", diagnostics.RUNNING)
@@ -696,6 +698,33 @@ def test_runs_named_in_vain_did_hallucinate_and_late_ones_not_yet() -> None:
     assert low_in_vain >= 0.9 * vain > 0  # named and learned: GradRatio was below 0.1 for a time
     assert low_quiet <= 0.05 * quiet
     assert low_late <= 0.1 * late
+
+
+def test_what_a_name_is_worth_on_fresh_runs() -> None:
+    """Half of the names are in vain, the name comes and goes, and at the end a plainer rule agrees
+    with the verdict more often: what the chapter says against the monitor, counted."""
+    early, ever, at_quarter, plain, flips, low = Counter(), Counter(), 0, 0, [], Counter()
+    for folder in FRESH:
+        for run, steps, verdicts in zip(*judged(folder), strict=True):
+            named, end = np.array(verdicts) == "hallucinated", diagnostics.outlook(run["verdict"])
+            quarter = 0.25 * steps[-1]
+            early[end] += bool(named[steps < quarter].any())
+            ever[end] += bool(named.any())
+            low[end] += bool(named.any()) and run["metrics"]["steps_below_0.1"] == 0
+            if end == "hallucinated":
+                at_quarter += bool(named[steps <= quarter][-1])
+                flips.append(int(np.sum(named[1:] != named[:-1])))
+            c = records.read_curves(RECORDS / folder, run["id"])
+            tail = steps > 0.95 * steps[-1]
+            ratio = (c["shifted_grad_norm"] / c["grad_norm"])[tail]
+            high = np.median(c["loss"][tail]) > 0.8 * run["metrics"]["baseline"]
+            rule = ("hallucinated" if ratio.max() < 0.1 else "stalled") if high else "learns"
+            plain += rule == end
+    assert early == {"hallucinated": 112, "stalled": 47, "learns": 34}
+    assert ever == {"hallucinated": 130, "stalled": 54, "learns": 34}
+    assert (low["stalled"], low["learns"]) == (13, 0)
+    assert (at_quarter, plain) == (81, 358)
+    assert (np.median(flips), max(flips)) == (3, 11)
 
 
 def test_measured_overhead() -> None:
