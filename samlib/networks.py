@@ -221,16 +221,19 @@ class NetworkLoss:
         pair = mm(w2.T, bent.swapaxes(0, 1).reshape(k, h * n)).reshape(h, h, n)
         inner = slope[:, None] * slope[None] * pair
         inner[live, live] += -2 * t * slope * mm(w2.T, r)
-        cross = slope[:, None, None] * bent[:, :, None] * wide[None, None]  # (h, k, h+1, N)
-        cross[live, :, live] += slope[:, None] * r[None]
         # (j, a) are the hidden parameters, (c, i) those of the outputs.
-        jj = [mm(x.T, (q.T[:, :, None] * x[:, None]).reshape(n, h * e)) for q in inner]
-        jc = mm(cross.reshape(h * k * (h + 1), n), x).reshape(h, k * (h + 1), e)
+        seen = (wide.T[:, :, None] * x[:, None]).reshape(n, (h + 1) * e)
+        jc = mm((slope[:, None] * bent).reshape(h * k, n), seen).reshape(h, k, h + 1, e)
+        jc[live, :, live] += mm((slope[:, None] * r[None]).reshape(h * k, n), x).reshape(h, k, e)
         cc = mm(curve.reshape(k * k, n), (wide[:, None] * wide[None]).reshape(-1, n).T)
         m, o = h * e, k * (h + 1)
         out = np.empty((self.dim, self.dim), dtype=theta.dtype)
-        out[:m, :m] = np.concatenate(jj)
-        out[:m, m:] = jc.swapaxes(1, 2).reshape(m, o)
+        for j in live:  # one row of blocks from the diagonal on; its mirror image is the column
+            a, b = j * e, (j + 1) * e
+            row = (inner[j, j:].T[:, :, None] * x[:, None]).reshape(n, m - a)
+            out[a:b, a:m] = mm(x.T, row)
+            out[b:m, a:b] = out[a:b, b:m].T
+        out[:m, m:] = jc.transpose(0, 3, 1, 2).reshape(m, o)
         out[m:, :m] = out[:m, m:].T
         out[m:, m:] = cc.reshape(k, k, h + 1, h + 1).swapaxes(1, 2).reshape(o, o)
         out = out / n

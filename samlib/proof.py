@@ -22,6 +22,7 @@ from samlib.enclosures import (
     discs,
     inertia,
     krawczyk,
+    plain,
     two_norm,
 )
 
@@ -300,6 +301,6 @@ class Proof:
 def inverse(matrix: Array) -> Floats:
     """The float64 inverse of the midpoints: a preconditioner. Zeros if there is none."""
     try:
-        return np.asarray(np.linalg.inv(midpoints(matrix)), dtype=np.float64)
+        return plain(np.linalg.inv(midpoints(matrix)))
     except np.linalg.LinAlgError:
         return np.zeros(matrix.shape)
