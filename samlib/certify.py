@@ -178,7 +178,7 @@ class Certificate(Claims):
             f"{identity.title(self.landscape)}, ρ = {self.rho}",
             f"x_h = {where}, {self.digits} decimals proved",
             f"the only one within {self.box_radius:.3g} in each coordinate",
-            f"‖∇f(x_h)‖ ≥ {self.grad_norm:.6g}",
+            f"‖∇f(x_h)‖ ≥ {self.grad_norm:.7g}",
             *self._said_of_loss(),
         ]
         if self.inertia is not None:
@@ -186,12 +186,12 @@ class Certificate(Claims):
             lines.append(f"image: {self.inertia.kind}, eigenvalues of H_*: {signs}")
         if self.eta_max is not None:
             lines.append(
-                f"attracts: Re λ(A) ≥ {self.min_real_part:.6g}, η_max ≥ {self.eta_max:.6g}"
+                f"attracts: Re λ(A) ≥ {self.min_real_part:.7g}, η_max ≥ {self.eta_max:.7g}"
             )
         elif "does not attract" in self.proved:
             lines.append("does not attract: A has an eigenvalue with negative real part")
         if self.basin is not None:
-            near = f"{self.basin.radius:.1e} (Euclidean)"
+            near = f"{self.basin.radius:.2e} (Euclidean)"
             lines.append(f"converges from within {near} for every η ≤ {self.basin.eta:.3g}")
         return "\n".join([*lines, f"proved with {self.bits} bits"])
 

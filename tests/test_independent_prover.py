@@ -7,6 +7,7 @@ import copy
 import importlib.util
 import io
 import json
+import re
 import subprocess
 import sys
 import tokenize
@@ -22,6 +23,7 @@ import pytest
 flint = pytest.importorskip("flint")
 
 from samlib.balls import balls, precision  # noqa: E402
+from samlib.certify import Certificate  # noqa: E402
 from samlib.networks import NetworkLoss  # noqa: E402
 
 FOLDER = Path(__file__).parents[1] / "book" / "certificates"
@@ -58,6 +60,24 @@ def test_it_confirms_each_stored_network(name: str) -> None:
     assert shown["live_units"] == LIVE.get(name, 1)
     # The point is alone in a box that holds the basin, and that is smaller than samlib's box.
     assert stored["basin"]["radius"] < float(shown["unique_within"]) < stored["box_radius"]
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_a_printed_bound_is_never_above_the_proved_one(name: str) -> None:
+    certificate = Certificate.load(FOLDER / f"{name}.json")
+    basin = certificate.basin
+    bounds = {
+        r"f\(x_h\)‖ ≥ ": certificate.grad_norm,
+        r"λ\(A\) ≥ ": certificate.min_real_part if certificate.eta_max else None,
+        r"η_max ≥ ": certificate.eta_max,
+        r"only one within ": certificate.box_radius,
+        r"converges from within ": None if basin is None else basin.radius,
+        r"every η ≤ ": None if basin is None else basin.eta,
+    }
+    for words, proved in bounds.items():
+        found = re.findall(words + r"([-+.e\d]*\d)", str(certificate))
+        assert len(found) == (proved is not None)
+        assert all(float(number) <= proved for number in found if proved is not None)
 
 
 # ---- what it refuses ----------------------------------------------------------------------------
