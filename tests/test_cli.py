@@ -252,7 +252,7 @@ def test_a_question_cannot_steer_the_terminal(
 ) -> None:
     path = tmp_path / "experiments" / "esc.toml"
     path.parent.mkdir()
-    small = "n = 60\nwidth = 4\nsteps = 2\nlr = 0.1\n[grid]\nrho = [1.0]\n"
+    small = "[fixed]\nn = 60\nwidth = 4\nsteps = 2\nlr = 0.1\n[grid]\nrho = [1.0]\n"
     path.write_text('question = "\\u001b]0;title\\u0007 red \\u001b[31m?"\n' + small)
     assert main(["sweep", str(path)]) == 0
     out = capsys.readouterr().out
