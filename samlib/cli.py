@@ -51,11 +51,6 @@ def _folder(text: str) -> str:
     return text
 
 
-def _printable(text: Any) -> str:
-    """Text from a file as a terminal may show it: no control characters, on one line."""
-    return "".join(c if c.isprintable() else " " for c in str(text))
-
-
 _KINDS: dict[str, Any] = {"n": int, "classes": _classes, "batch": _batch}  # those that may be None
 
 
@@ -159,7 +154,7 @@ def _sweep(args: argparse.Namespace) -> int:
     if not args.out and len(path.resolve().parents) < 2:
         raise BadInput(f"{path} lies in no folder beside which records could lie; give --out")
     out = args.out or path.resolve().parents[1] / "records" / path.stem
-    print(f"{_printable(table.get('question', path.stem))}\n{len(specs)} runs, records in {out}")
+    print(f"{table.get('question', path.stem)}\n{len(specs)} runs, records in {out}")
     for fault in records.repair(out):
         print(f"samlib: {fault}", file=sys.stderr)
     kept = {k: table[k] for k in ("measure", "points", "chunk") if k in table}

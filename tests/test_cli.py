@@ -254,11 +254,11 @@ def test_a_question_cannot_steer_the_terminal(
     path.parent.mkdir()
     small = "[fixed]\nn = 60\nwidth = 4\nsteps = 2\nlr = 0.1\n[grid]\nrho = [1.0]\n"
     path.write_text('question = "\\u001b]0;title\\u0007 red \\u001b[31m?"\n' + small)
-    assert main(["sweep", str(path)]) == 0
-    out = capsys.readouterr().out
-    assert "\x1b" not in out
-    assert "\x07" not in out
-    assert "title" in out
+    assert main(["sweep", str(path)]) == 2
+    shown = "".join(capsys.readouterr())
+    assert "write it in one line" in shown
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
 
 
 def test_a_zip_with_one_name_twice_is_refused(tmp_path: Path) -> None:
