@@ -14,6 +14,7 @@ from samlib.diagnostics import (
     THRESHOLDS,
     Trace,
     explain,
+    explain_running,
     grad_ratio,
     is_strict,
     loss_gap,
@@ -379,6 +380,14 @@ def test_what_both_verdicts_agree_on() -> None:
     assert [outlook(name) for name in RUNNING] == [
         "learns", "learns", "learns", "hallucinated", "stalled", "stalled", "stalled", "diverged",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_every_running_verdict_is_explained_with_its_numbers(name: str) -> None:
+    numbers = {"loss": 1.2345, "norm": 0.02, "ratio": 0.05, "gain": 0.3}
+    text = explain_running(name, numbers)
+    assert "{" not in text
+    assert ("1.23" in text) == (name not in ("running", "diverged", "stalled: saddle"))
 
 
 def test_replayed_verdicts_rest_on_what_was_seen_by_then() -> None:

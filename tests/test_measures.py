@@ -38,6 +38,22 @@ def test_the_image_lies_at_x_plus() -> None:
     assert got["entropy"] != pytest.approx(got["shifted_entropy"], abs=1e-3)
 
 
+def test_a_run_that_diverged_is_not_measured() -> None:
+    run = train.train(SPEC)
+    gone = dataclasses.replace(run, theta=np.full_like(run.theta, np.nan))
+    assert measures.take(["norms", "image"], gone, train.objective(SPEC)[0]) == ({}, {})
+
+
+def test_a_logistic_output_is_the_probability_of_the_second_class() -> None:
+    spec = dataclasses.replace(SPEC, classes=(3, 8), loss="logistic")
+    f, _ = train.objective(spec)
+    theta = f.initial(0)[None]
+    p = f.predictions(theta)[0]
+    assert p.sum(0).numpy() == pytest.approx(1, abs=1e-12)
+    out = f.stacked.forward(f.stacked.parts(theta), f.x)[0, 0]
+    assert p[1].numpy() == pytest.approx(torch.sigmoid(out).numpy(), abs=1e-12)
+
+
 def test_an_unknown_measure_is_named() -> None:
     run = train.train(SPEC)
     with pytest.raises(BadInput, match="image"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,19 @@ def test_each_gradient_is_taken_on_its_own_batch(ascent: int | None, update: int
     f.batch(None)
     f.grad(by_hand)
     assert curves["loss"][1, 0] == pytest.approx(float(f.seen[-1][0]), abs=1e-12)  # on all the data
+
+
+def test_hessian_products_are_those_of_the_batch_of_the_gradient_before() -> None:
+    f, _ = train.objective(SMALL)
+    rows = torch.arange(9)
+    noisy = minibatch.Alternating(f, cycle([rows, None]))
+    x, v = f.initial(0)[None], f.initial(1)[None]
+    noisy.grad(x)
+    got = noisy.hvp(x, v)
+    f.batch(rows)
+    assert torch.equal(got, f.hvp(x, v))
+    f.batch(None)
+    assert not torch.allclose(got, f.hvp(x, v))
 
 
 def test_a_batch_larger_than_the_data_is_named() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from samlib import records
+from samlib import curves, records
 from samlib.errors import BadInput
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "_ext"))
@@ -295,6 +296,48 @@ def test_a_pipe_or_folder_where_a_file_belongs_is_refused_at_once(
         path.write_bytes(kept)
     assert records.repair(tmp_path) == []
     assert len(records.read(tmp_path)) == 1
+
+
+def test_what_a_killed_process_left_is_tidied(tmp_path: Path) -> None:
+    due = several(tmp_path, [0.5, 1.0])
+    path = tmp_path / "runs.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])  # only the end of the last line is missing
+    scratch = [tmp_path / "runs.jsonl.tmp", tmp_path / "curves" / "x.npz.tmp"]
+    for one in scratch:
+        one.write_bytes(b"half")
+    assert records.repair(tmp_path) == []
+    assert path.read_bytes() == whole
+    assert not any(one.exists() for one in scratch)
+    assert same(tmp_path, due)
+
+
+def test_a_file_is_put_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "replace", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        curves.put(path, b"new")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    assert path.read_bytes() == b"old"
+
+
+def test_curves_that_cannot_be_read_are_not_packed_away(tmp_path: Path) -> None:
+    several(tmp_path, [0.5, 1.0])
+    bad = tmp_path / "curves" / f"{record(1.0)['id']}.npz"
+    bad.write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="pickled"):
+        records.pack(tmp_path)
+    assert len(list((tmp_path / "curves").iterdir())) == 2
+    assert bad.read_bytes() == b"damaged"
+
+
+def test_a_processor_without_a_name_has_one_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    records._cpu.cache_clear()
+    monkeypatch.setattr(Path, "read_text", lambda self: "processor : 0")
+    assert records._cpu() == (platform.processor() or platform.machine()) != ""
+    monkeypatch.undo()
+    records._cpu.cache_clear()
 
 
 def test_a_broken_line_is_named_not_skipped(tmp_path: Path) -> None:

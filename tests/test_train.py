@@ -229,6 +229,15 @@ def test_a_diverging_run_ends_early_and_leaves_the_others_alone() -> None:
     assert json.loads(text)["verdict"] == "diverged"
 
 
+def test_a_stack_of_which_all_rows_diverge_ends_early() -> None:
+    wild = dataclasses.replace(SMALL, lr=1e3, weight_decay=1.0, steps=1000)
+    made: list[int] = []
+    specs = [wild, dataclasses.replace(wild, seed=4)]
+    runs = train.train_many(specs, twins=False, progress=made.append)
+    assert [r.verdict for r in runs] == ["diverged"] * 2
+    assert sum(made) < 2 * 1000
+
+
 def test_specs_round_trip_and_hash() -> None:
     spec = dataclasses.replace(SMALL, classes=(3, 8))
     again = RunSpec.from_json(json.loads(json.dumps(spec.to_json())))
