@@ -63,8 +63,8 @@ class Certificate(Claims):
 
     def __post_init__(self) -> None:
         check_whole("bits", self.bits, 53, 1024)
-        if not (isinstance(self.rho, Fraction) and self.rho > 0):
-            raise BadInput(f"rho = {self.rho} is not a fraction in (0, ∞)")
+        if not (isinstance(self.rho, Fraction) and _usable(self.rho)):
+            raise BadInput(f"rho = {self.rho!r} is not a fraction in (0, ∞) that float64 can hold")
         decimals = isinstance(self.centre, tuple) and all(map(_is_decimal, self.centre))
         if not decimals or len(self.centre) != getattr(self.landscape, "dim", len(self.centre)):
             raise BadInput("centre must be as many decimals as the loss has variables, as texts")
@@ -167,7 +167,14 @@ class Certificate(Claims):
             if not isinstance(stored, dict) or stored.pop("format", None) != 1:
                 raise BadInput(f"{path} is no certificate of format 1; make it with certify")
             return cls(**_arguments(stored))
-        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        except (
+            LookupError,
+            TypeError,
+            AttributeError,
+            ValueError,
+            RecursionError,
+            OSError,
+        ) as error:
             said = str(error) if isinstance(error, BadInput) else repr(error)
             raise BadInput(f"{path} is no certificate: {said}; make it with certify") from error
 
@@ -215,6 +222,10 @@ class Certificate(Claims):
                 name += f", {self.data['features']}"
             lines.append(f"data: {name}, n = {self.data['n']}, SHA-256 {self.data['sha256'][:12]}…")
         return lines
+
+
+def _usable(rho: Fraction) -> bool:
+    return Fraction(1, 10**300) < rho < 10**300
 
 
 def _is_decimal(value: Any) -> bool:
@@ -300,8 +311,8 @@ def certify(
     """
     start = time.process_time()
     exact = fraction("rho", rho)
-    if exact <= 0:
-        raise BadInput(f"rho = {rho!r} is not a number in (0, ∞)")
+    if not _usable(exact):
+        raise BadInput(f"rho = {rho!r} is not a number in (0, ∞) that float64 can hold")
     check_number("tol", tol, 0, 1, strict=True)
     check_number("bits", bits, 53, 1024)
     about = identity.describe_data(landscape, data)

@@ -72,7 +72,10 @@ class NetworkLoss:
         self.outputs = self._y.shape[1]
         self.dim = hidden * (self.inputs + 1) + self.outputs * (hidden + 1)
         self._cache: tuple[int, tuple[Array, Array, Any]] | None = None
-        self._float = self._tables(lambda n, d: n / d, np.float64)
+        try:
+            self._float = self._tables(lambda n, d: n / d, np.float64)
+        except OverflowError:
+            raise BadInput("x, y or decay has a number beyond the range of float64") from None
 
     def _one_hot(self) -> NDArray[np.object_]:
         labels = np.array([int(v) if self._yden == 1 else -1 for v in self._y[:, 0]])

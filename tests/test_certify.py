@@ -268,6 +268,8 @@ def test_other_refusals_say_why() -> None:
         ([0.2, 0.0], np.nan, "not a finite number"),
         ([0.2, 0.0], np.inf, "not a finite number"),
         ([0.2, 0.0], "wide", "not a finite number"),
+        ([0.2, 0.0], "1e400", "float64 can hold"),
+        ([0.2, 0.0], Fraction(1, 10**400), "float64 can hold"),
     ],
 )
 def test_bad_input(x: Any, rho: Any, message: str) -> None:
@@ -502,6 +504,8 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("double-well-2d", {"rho": NAN}),
     ("double-well-2d", {"rho": INF}),
     ("double-well-2d", {"rho": "1e999999999"}),
+    ("double-well-2d", {"rho": "1e400"}),
+    ("double-well-2d", {"rho": "1e-400"}),
     ("double-well-2d", {"rho": None}),
     ("double-well-2d", {"rho": [1]}),
     # numbers that are none
@@ -539,11 +543,13 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
     *[(MISSING, {"landscape.y_denominator": value}) for value in (0, 2, None)],
     *[(MISSING, {"landscape.x": value})
       for value in ([], [[]], [[1, 2, 3, 4]], [["1", 2, 3, 4]] * 60, [[1, 2, 3]] * 60, "x",
-                    [[1, 2, 3, 4]] * 59 + [[1, 2]], [[NAN, 2, 3, 4]] * 60, [[0.5, 2, 3, 4]] * 60)],
+                    [[1, 2, 3, 4]] * 59 + [[1, 2]], [[NAN, 2, 3, 4]] * 60, [[0.5, 2, 3, 4]] * 60,
+                    [[10**400, 2, 3, 4]] * 60, [[True, 2, 3, 4]] * 60)],
     *[(MISSING, {"landscape.y": value})
       for value in ([], [0] * 59, ["0"] * 60, [-1] * 60, [10**9] * 60, [0.5] * 60, None)],
     *[(MISSING, {"landscape.hidden": value}) for value in (0, -1, 5, "4", 4.0, None, 10**9)],
-    *[(MISSING, {"landscape.decay": value}) for value in ("-3/100", "1/0", NAN, "x", None, "0")],
+    *[(MISSING, {"landscape.decay": value})
+      for value in ("-3/100", "1/0", NAN, "x", None, "0", "1e400")],
     *[(MISSING, {"landscape.loss": value}) for value in ("hinge", None, ["ce"], "mse")],
     # what it says of its losses, its units and its data
     *[(MISSING, {key: value}) for key in ("loss", "image_loss", "constant_loss")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
@@ -112,6 +113,9 @@ def test_floats_stand_for_their_shortest_decimal() -> None:
     assert fraction("x", 0.1) == Fraction(1, 10)
     assert fraction("x", np.float32(0.5)) == Fraction(1, 2)
     assert fraction("x", "7/3") == Fraction(7, 3)
+    long = "0.12345678901234567890123"
+    assert fraction("x", long) == fraction("x", Decimal(long)) == Fraction(long)
+    assert fraction("x", np.int64(2**53 + 1)) == 2**53 + 1
     net = NetworkLoss([[0.1, 0.3125]], [1], 1, loss="logistic", decay=0.03)
     assert net.decay == Fraction(3, 100)
     assert net.to_json()["x_denominator"] == 80
@@ -157,6 +161,13 @@ def test_accuracy_counts_correct_rows() -> None:
         ({"y": [0.5]}, "integer labels"),
         ({"y": [-1]}, "integer labels"),
         ({"y": [2], "loss": "logistic"}, "integer labels"),
+        ({"y": [10**9]}, "at most 9999"),
+        ({"hidden": True}, "whole number"),
+        ({"x": [], "y": []}, "do not fit"),
+        ({"x": [[]]}, "do not fit"),
+        ({"x": np.zeros((0, 2)), "y": []}, "do not fit"),
+        ({"x": [["1e400", 1]]}, "beyond the range of float64"),
+        ({"x": [["1e999999", 1]]}, "not a finite number"),
     ],
 )
 def test_bad_input_is_named(change: dict[str, object], message: str) -> None:
