@@ -120,7 +120,10 @@ TAMPERED = {
     "infinite": (put("eta_max", to=lambda _: float("inf")), "unusable"),
     "a word": (put("centre", 3, to=lambda _: "abc"), "unusable"),
     "no denominator": (put("landscape", "x_denominator", to=lambda _: 0), "unusable"),
-    "unknown loss": (put("landscape", "loss", to=lambda _: "hinge"), "unusable|known loss"),
+    "unknown loss": (put("landscape", "loss", to=lambda _: "hinge"), "unusable"),
+    "a label below 0": (put("landscape", "y", 0, to=lambda _: -1), "labels"),
+    "a label between classes": (put("landscape", "y", 0, to=lambda _: 0.5), "labels"),
+    "half labels": (put("landscape", "y_denominator", to=lambda _: 2), "labels"),
     "too few coordinates": (put("centre", to=lambda v: v[:-1]), "one coordinate"),
     "too many coordinates": (put("centre", to=lambda v: [*v, "0"]), "one coordinate"),
     "no basin": (put("basin", to=lambda _: None), "unusable"),
@@ -146,6 +149,9 @@ def test_a_flipped_label_of_the_logistic_loss() -> None:
     label = certificate["landscape"]["y"][4]
     certificate["landscape"]["y"][4] = [1 - label[0]] if isinstance(label, list) else 1 - label
     with pytest.raises(prover.NotProved, match="zero"):
+        prover.prove(certificate)
+    certificate["landscape"]["y"][4] = [2]
+    with pytest.raises(prover.NotProved, match="labels"):
         prover.prove(certificate)
 
 

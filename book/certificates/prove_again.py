@@ -55,12 +55,12 @@ def read(net):
     if net["loss"] == "ce":  # labels 0, 1, …
         ys = [[int(a == y) for a in range(max(ys) + 1)] for y in ys]
     ys = [[ball(Fraction(v, net["y_denominator"])) for v in y] for y in ys]
-    d, h, k, places = len(xs[0]) - 1, net["hidden"], len(ys[0]), []
-    demand(net["loss"] in ("mse", "ce") or (net["loss"], k) == ("logistic", 1), "a known loss")
+    d, h, k, where = len(xs[0]) - 1, net["hidden"], len(ys[0]), []
+    sums = {"mse": None, "ce": (1,), "logistic": (0, 1) if k == 1 else ()}[net["loss"]]
+    demand(sums is None or all(sum(y) in sums for y in ys), "labels that fit the loss")
     for j in range(h):
-        places += [*range(j * d, j * d + d), h * d + j, *range(h * d + h + j, h * (d + 1 + k), h)]
-    places += range(len(places), len(places) + k)
-    return (net["loss"], xs, ys, ball(net["decay"])), places
+        where += [*range(j * d, j * d + d), h * d + j, *range(h * d + h + j, h * (d + 1 + k), h)]
+    return (net["loss"], xs, ys, ball(net["decay"])), [*where, *range(len(where), len(where) + k)]
 
 
 def derivative(net, theta, order):
@@ -172,10 +172,10 @@ def _prove(certificate):
     rho, radius, basin = ball(certificate["rho"]), ball(certificate["radius"]), certificate["basin"]
     start, eta = ball(basin["radius"]), ball(basin["eta"])
     demand(all(e > 0 for e in (rho, radius, start, eta)), "positive numbers")
-    net, places = read(certificate["landscape"])
-    p, size = len(places), len(net[1][0]) + len(net[2][0])
+    net, where = read(certificate["landscape"])
+    p, size = len(where), len(net[1][0]) + len(net[2][0])
     demand(len(certificate["centre"]) == p, "one coordinate for each weight")
-    centre = [ball(certificate["centre"][i]) for i in places]
+    centre = [ball(certificate["centre"][i]) for i in where]
 
     # Where all weights of a unit are below the radius, x_h is sought with zeros: the unit is dead.
     units = [range(i, i + size) for i in range(0, p - size + 1, size)]
