@@ -122,24 +122,30 @@ class _Used:
     """Gradients that have served: what a pass adds to them would be a sum of two passes."""
 
     def __init__(self, params: Iterable[Tensor] = ()) -> None:
+        self._params = list(params)
+        gradients = [p.grad for p in self._params]
         # Weak, so that they go when they are cleared.
-        self._gradients = [
-            (p, weakref.ref(p.grad), p.grad._version) for p in params if p.grad is not None
-        ]
+        self._refs = [None if g is None else weakref.ref(g) for g in gradients]
+        self._versions = [g is not None and g._version for g in gradients]
         self.cleared = False  # zero_grad() was called since
         self.mixed = False  # a pass added to them
 
     def left(self) -> bool:
         """Whether any of them is still in place, not cleared."""
-        here = (p.grad is not None and ref() is p.grad for p, ref, _ in self._gradients)
-        return not self.cleared and any(here)
+        if self.cleared:
+            return False
+        pairs = zip(self._params, self._refs, strict=True)
+        return any(ref is not None and p.grad is not None and ref() is p.grad for p, ref in pairs)
 
     def untouched(self) -> bool:
-        """Whether all are in place and nobody wrote to them since."""
-        return bool(self._gradients) and all(
+        """Whether all of them are in place and nobody wrote to them since."""
+        triples = zip(self._params, self._refs, self._versions, strict=True)
+        same = [
             p.grad is not None and ref() is p.grad and p.grad._version == version
-            for p, ref, version in self._gradients
-        )
+            for p, ref, version in triples
+            if ref is not None
+        ]
+        return bool(same) and all(same)
 
 
 class SAM(Optimizer):
@@ -266,10 +272,12 @@ class SAM(Optimizer):
         for group in self.param_groups:
             rho = _number("rho", group["rho"])
             t = group["sam_step"] - group["warm_start"]
-            factor = 0.0 if t < 0 else 1.0
-            if self.rho_schedule is not None and t >= 0:
-                factor = _number(f"rho_schedule({t})", self.rho_schedule(t))
-            radii.append(check_number("rho × rho_schedule(t)", rho * factor))
+            if t < 0:
+                rho = 0.0
+            elif self.rho_schedule is not None:
+                rho *= _number(f"rho_schedule({t})", self.rho_schedule(t))
+                check_number("rho × rho_schedule(t)", rho)
+            radii.append(rho)
         return radii
 
     @_eager
@@ -306,7 +314,7 @@ class SAM(Optimizer):
                     loss = closure()
                 # The closure may write its loss into the same tensor each time.
                 at_x = loss.detach().clone() if isinstance(loss, Tensor) else loss
-                with self.perturbed():
+                with self._perturbed(1.0, self._leave):
                     shifted = closure()
                 if not self._second_done:
                     raise BadInput(_SUM)
@@ -320,10 +328,10 @@ class SAM(Optimizer):
 
         Only ``unnormalised`` and a monitor need ``grad_scale``, as ``scaler.get_scale()``.
         """
-        return self._perturbed(grad_scale)
+        return self._perturbed(grad_scale, self._leave_by_hand)
 
     @contextmanager
-    def _perturbed(self, grad_scale: float) -> Iterator[None]:
+    def _perturbed(self, grad_scale: float, leave: Callable[[], None]) -> Iterator[None]:
         self.refuse_perturbed("perturbed()")
         try:
             self.first_step(grad_scale=grad_scale)
@@ -332,7 +340,7 @@ class SAM(Optimizer):
         except BaseException:
             self._restore()
             raise
-        self._leave()
+        leave()
 
     @_eager
     @torch.no_grad()
@@ -377,12 +385,11 @@ class SAM(Optimizer):
         """Put x back and descend with the gradients at hand; ``zero_grad`` clears them after."""
         if self._moved is None:
             raise BadInput("second_step() before first_step(): the weights are not perturbed")
-        self._leave()
+        self._leave_by_hand()
         self.step()
         if zero_grad:
             self.zero_grad()
 
-    @_eager
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients, as in torch."""
         self._used.cleared = True
@@ -430,7 +437,6 @@ class SAM(Optimizer):
             torch._foreach_copy_(self._moved, self._weights)
         self._moved = None
 
-    @_eager
     def _leave(self) -> None:
         self._restore()
         if self._used.left():
@@ -443,8 +449,13 @@ class SAM(Optimizer):
         if self.rule == "gsam" and self._first is not None:
             pairs = [(p.grad, self._first.get(p)) for p in self._with_gradient()]
             subtract_orthogonal(pairs, self.gsam_alpha)
-        self._used = _Used(self._all())
         self._second_done = True
+
+    @_eager
+    def _leave_by_hand(self) -> None:
+        self._leave()
+        if self._second_done:
+            self._used = _Used(self._all())
 
     def _descend(self) -> None:
         self._second_done = False
@@ -457,6 +468,9 @@ class SAM(Optimizer):
 
     def _base_step(self) -> None:
         shared = self._shared_names()
+        if not shared:
+            self.base_optimizer.step()
+            return
         ours = [{name: group[name] for name in shared} for group in self.param_groups]
         try:
             for group in self.param_groups:
