@@ -37,7 +37,7 @@ MODULES = {
     "optim": ["tests/test_optim.py", "tests/test_optim_torch.py"],
     "proof": ["tests/test_containment.py", "tests/test_certify.py"],
     "records": ["tests/test_records.py"],
-    "stability": ["tests/test_points.py"],
+    "stability": ["tests/test_stability.py"],
 }
 KILLED = {1, 3, 36, -24, 24, 152, 255, -11, -9}  # a failing test, or no end
 STRING = re.compile(r"""[fr]*("[^"]*"|'[^']*')""")

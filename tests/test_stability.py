@@ -386,7 +386,7 @@ def test_a_zero_without_matrices_is_neutral_and_no_more_is_said() -> None:
     assert c.eta_max is None
     bent = np.zeros(D)
     bent[3] = -5 / RHO  # S is singular, H_* is not
-    f, c = large(bent, spread(5.0, 0.5))
+    _, c = large(bent, spread(5.0, 0.5))
     assert (c.kind, c.image_kind, c.normally_attracting) == ("neutral", "minimizer", False)
 
 
