@@ -381,7 +381,7 @@ def test_kinds_without_matrices() -> None:
 
 
 def test_a_zero_without_matrices_is_neutral_and_no_more_is_said() -> None:
-    f, c = large(np.zeros(D), spread(5.0, 0.0))
+    _, c = large(np.zeros(D), spread(5.0, 0.0))
     assert (c.kind, c.image_kind, c.normally_attracting) == ("neutral", "degenerate", False)
     assert c.eta_max is None
     bent = np.zeros(D)
