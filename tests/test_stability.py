@@ -131,6 +131,7 @@ def test_the_eigenvalues_are_sorted_and_those_of_the_map(seed: int) -> None:
         ([2, -1], "saddle"),
         ([0, 1], "degenerate"),
         ([0, -1, 1], "degenerate"),
+        ([0, 0], "degenerate"),
         ([1.1e-9, -1], "saddle"),  # just above and just below 1e-9 of the largest
         ([0.9e-9, -1], "degenerate"),
         ([1.1e-9, 1], "minimizer"),
@@ -167,6 +168,7 @@ def verdict(values: Any, zero: Any = None, semisimple: bool = True) -> Any:
         ([0.9e-10, 1.0], "saddle"),
         ([1.1e-8, 100.0], "attracting"),
         ([0.9e-8, 100.0], "saddle"),
+        ([1e-12, 3e-12], "attracting"),
     ],
 )
 def test_kinds_without_a_zero(values: Any, kind: str) -> None:
@@ -259,6 +261,35 @@ def test_a_defective_zero_is_found_in_any_basis(seed: int) -> None:
     assert (c.kind, c.normally_attracting) == ("neutral", True)
     smallest = np.diag(there)[[0, 1, 3, 4]]
     assert c.eta_max == pytest.approx(2 / smallest.max())
+
+
+def jordan(scale: float, ends: Any, seed: int = 0) -> Classification:
+    """A defective zero, the other eigenvalues, and all that turned and scaled."""
+    d = 2 + len(ends)
+    q = np.linalg.qr(np.random.default_rng(seed).normal(size=(d, d)))[0]
+    here, there = np.zeros((d, d)), np.diag([*ends, 0.0, 0.0])
+    here[-2, -2] = -1.0
+    there[-2:, -2:] = [[0, 1], [1, 0]]
+    return classify(Glued(RHO * q[0], q.T @ here @ q, scale * q.T @ there @ q), np.zeros(d), RHO)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_zeros_are_counted_by_the_scale_of_the_matrix(scale: float) -> None:
+    for ends, kind in (
+        ([1.0, 2.0], "neutral"),
+        ([-1.0, 2.0], "saddle"),
+        ([-1.0, -2.0], "repelling"),
+        ([1.0, 1e-2], "neutral"),
+        ([1e-2, -1e-2], "saddle"),
+    ):
+        c = jordan(scale, ends)
+        assert (c.kind, c.normally_attracting, c.eta_max) == (kind, False, None)
+
+
+def test_where_all_is_zero_nothing_is_said() -> None:
+    c = along_x(np.zeros((2, 2)), np.zeros((2, 2)))
+    assert (c.kind, c.image_kind, c.normally_attracting) == ("neutral", "degenerate", False)
+    assert c.eta_max is None
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -390,6 +421,12 @@ def test_a_zero_without_matrices_is_neutral_and_no_more_is_said() -> None:
     assert (c.kind, c.image_kind, c.normally_attracting) == ("neutral", "minimizer", False)
 
 
+def test_a_small_scale_is_not_a_zero() -> None:
+    _, c = large(np.zeros(D), 1e-3 * spread(5.0, 0.001))
+    assert (c.kind, c.image_kind) == ("attracting", "minimizer")
+    assert c.eta_max == pytest.approx(400)
+
+
 def test_three_hundred_variables_are_the_last_with_matrices() -> None:
     f = Glued([1.0, *[0.0] * 299], np.zeros((300, 300)), np.eye(300), products=True)
     assert isinstance(classify(f, np.zeros(300), RHO).A, np.ndarray)
@@ -437,3 +474,37 @@ def test_extremes_find_the_ends_of_a_spectrum() -> None:
     assert 0 in found
     for value in (9, 7, -3, -4):
         assert np.abs(found - value).min() < 1e-5
+
+
+def diagonal(values: Any) -> LinearOperator:
+    return LinearOperator((len(values),) * 2, matvec=lambda v: values * np.ravel(v), dtype=float)
+
+
+def test_extremes_are_accurate_where_eigenvalues_crowd() -> None:
+    values = np.linspace(1, 2, 200)
+    found = _extremes(diagonal(values), diagonal(1 / values))
+    np.testing.assert_allclose(found[-2:], values[-2:], atol=1e-7)
+    for value in values[:2]:
+        assert np.abs(found - value).min() < 1e-4
+    values = np.linspace(-3, 5, 400)  # the leftmost are neither the largest nor the nearest to 0
+    found = _extremes(diagonal(values), diagonal(1 / values))
+    np.testing.assert_allclose(found[:2], values[:2], atol=1e-4)
+    for value in (*values[-2:], *np.sort(np.abs(values))[:2]):
+        assert np.abs(np.abs(found) - value).min() < 1e-4
+
+
+def test_extremes_do_without_a_left_end_that_does_not_show() -> None:
+    values = np.concatenate([np.geomspace(1e-4, 1, 600), [2.0, 3.0]])
+    found = _extremes(diagonal(values), diagonal(1 / values))
+    for value in (3.0, 2.0, *values[:2]):
+        assert np.abs(found - value).min() < 1e-3 * value
+    assert (np.diff(found.real) >= 0).all()
+
+
+def test_extremes_take_an_inverse_that_is_one_to_three_digits() -> None:
+    values = np.linspace(1, 2, 100)
+    values[:2] = [0.1, 0.2]
+    found = _extremes(diagonal(values), diagonal((1 + 1e-4) / values))
+    assert found.real.min() == pytest.approx(0.1, rel=2e-4)
+    found = _extremes(diagonal(values), diagonal(1.01 / values))
+    assert 0 in found
