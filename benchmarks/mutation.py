@@ -32,10 +32,10 @@ REASONS = Path(__file__).with_name("mutation_reasons.yml")
 MODULES = {
     "claims": ["tests/test_claims.py"],
     "diagnostics": ["tests/test_diagnostics.py"],
-    "enclosures": ["tests/test_containment.py", "tests/test_certify.py"],
+    "enclosures": ["tests/test_enclosures.py"],
     "monitor": ["tests/test_monitor.py"],
     "optim": ["tests/test_optim.py", "tests/test_optim_torch.py"],
-    "proof": ["tests/test_containment.py", "tests/test_certify.py"],
+    "proof": ["tests/test_proof.py"],
     "records": ["tests/test_records.py"],
     "stability": ["tests/test_stability.py"],
 }
