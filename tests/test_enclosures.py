@@ -23,6 +23,7 @@ from samlib.enclosures import (  # noqa: E402
     discs,
     inertia,
     krawczyk,
+    plain,
     two_norm,
 )
 from samlib.errors import BadInput  # noqa: E402
@@ -253,6 +254,24 @@ def test_the_contraction_of_uneven_scales() -> None:
     assert contraction(w, balls(np.linalg.inv(w))) < 1e-12
 
 
+def test_the_contraction_where_only_the_radii_are_uneven() -> None:
+    """|I − J| is at most the matrix above: the sum of [[.1, 2], [1/32, .1]] and the radii."""
+    j = [[0.9, -2], [-0.03125, 0.9]]
+    found = contraction(np.eye(2), wide(np.array(j), [[0, 2.0], [0.03125, 0]]))
+    assert 0.6 <= found < 0.61
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_contraction_is_a_bound_where_the_powers_turn_around(seed: int) -> None:
+    """Near a permutation of the axes, uneven in scale, no vector is found near Perron's."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(2, 6))
+    turn = np.roll(np.eye(n), 1, 0) if seed % 2 else rng.permutation(np.eye(n))
+    d = turn * 2.0 ** rng.integers(-6, 6, (n, n))
+    d += (rng.random((n, n)) < 0.15) * rng.uniform(0, 0.1, (n, n))
+    assert contraction(np.eye(n), balls(np.eye(n) - d)) >= perron(d) * (1 - 1e-9)
+
+
 def test_the_contraction_of_the_inverse_itself_is_zero() -> None:
     assert 0 <= contraction(np.eye(3), balls(np.eye(3))) < 1e-300
     assert contraction(np.diag([0.5, 2.0]), balls(np.diag([2.0, 0.5]))) < 1e-300
@@ -455,6 +474,27 @@ def test_radii_error_and_condition_are_bounds(name: str, seed: int) -> None:
     assert float(found.condition.upper()) <= 4 * cond
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_the_rounding_of_the_basis_is_allowed_for(seed: int) -> None:
+    """A symmetric matrix of order 2: all bounds are sharp but for the rounding of V and V⁻¹."""
+    matrix = np.random.default_rng(seed).normal(size=(2, 2))
+    matrix += matrix.T
+    found = discs(balls(matrix))
+    assert found is not None
+    with precision(400):
+        near, v, sizes = in_many_bits(matrix)
+        assert sizes.tolist() == [1, 1]
+        near[np.diag_indices(2)] -= balls(found.centres.real)
+        for row, r in zip(np.abs(near), found.radii, strict=True):
+            assert bool(sum(e.abs_lower() for e in row) <= r)
+        for column in near.T:
+            assert bool(sum(e.abs_lower() ** 2 for e in column).sqrt() <= found.error)
+        (a, b), (c, d) = balls(v)  # the two singular values from their squares' sum and product
+        total, area = a * a + b * b + c * c + d * d, abs(a * d - b * c)
+        cond = (total + (total * total - 4 * area * area).sqrt()) / (2 * area)
+        assert bool(cond.mid() <= found.condition.upper())
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("seed", range(3))
 def test_discs_hold_the_spectra_of_a_wide_enclosure(name: str, seed: int) -> None:
@@ -524,6 +564,58 @@ def test_an_eigenspace_gets_an_orthonormal_basis(seed: int) -> None:
             np.testing.assert_allclose(block[0, 1], -block[1, 0], atol=1e-11)
         start += size
     np.testing.assert_allclose(near, 0, atol=1e-11)
+
+
+def off_blocks(basis: Any, sizes: Any, matrix: Any) -> float:
+    near, start = np.linalg.inv(basis) @ matrix @ basis, 0
+    for size in sizes:
+        near[start : start + size, start : start + size] = 0
+        start += size
+    return float(np.abs(near).max())
+
+
+def test_an_eigenspace_is_accurate_where_the_eigenvectors_are_almost_parallel() -> None:
+    """A triangle of 1e-15 beside equal eigenvalues: LAPACK's vectors differ in the last bits."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        a = np.diag([2.0, 2, 2, 5, -1, 0.5])
+        a[:3, :3] += 1e-15 * np.triu(rng.uniform(1, 2, (3, 3)), 1)
+        a[3:, :3] = rng.normal(size=(3, 3))
+        basis, sizes = _eigenbasis(a)
+        assert sizes.tolist() == [1] * 6
+        assert off_blocks(basis, sizes, a) < 2e-14
+        assert np.linalg.cond(basis) < 10
+        a = np.zeros((6, 6))
+        a[:2, :2] = a[2:4, 2:4] = [[1, 3], [-3, 1]]
+        a[:2, 2:4] = 1e-15 * rng.uniform(0.5, 2) * a[:2, :2]
+        a[4:, 4:] = np.diag([2, -1])
+        a[4:, :4] = rng.normal(size=(2, 4))
+        basis, sizes = _eigenbasis(a)
+        assert sorted(sizes) == [1, 1, 2, 2]
+        assert off_blocks(basis, sizes, a) < 2e-14
+        assert np.linalg.cond(basis) < 10
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_what_is_one_eigenvalue_is_judged_by_the_scale(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    s = np.eye(4) + 0.2 * rng.normal(size=(4, 4))
+    matrix = scale * (s @ np.diag([1.0, 1.0, 1.001, -2.0]) @ np.linalg.inv(s))
+    basis, sizes = _eigenbasis(matrix)
+    assert off_blocks(basis, sizes, matrix) < 1e-10 * scale
+    assert np.linalg.cond(basis) < 50
+    turning = scale * (
+        s[:3, :3] @ [[1, 1e-3, 0], [-1e-3, 1, 0], [0, 0, 2]] @ np.linalg.inv(s[:3, :3])
+    )
+    basis, sizes = _eigenbasis(turning)
+    assert sorted(sizes) == [1, 2]
+    assert off_blocks(basis, sizes, turning) < 1e-10 * scale
+
+
+def test_a_preconditioner_has_no_entries_of_mere_rounding() -> None:
+    for scale in (1.0, 1e-20, -1e20):
+        given = scale * np.array([[1.0, -2e-31], [-0.25, 3e-30]])
+        np.testing.assert_array_equal(plain(given), scale * np.array([[1, 0], [-0.25, 3e-30]]))
 
 
 # ---- norms --------------------------------------------------------------------------------------
