@@ -32,7 +32,7 @@ class Glued:
     """Left of x = 1/2: x + xᵀHx/2; right of it: wᵀKw/2 + cubic·Σ w³/3 with w = x − (1, 0, …).
 
     With ρ = 1 the origin is a hallucinated point, its image is (1, 0, …), and there
-    M = I + (I − e₁e₁ᵀ)H and A = KM.
+    M = I + (I − e₁e₁ᵀ)H and A = KM. Nothing is known of a box that lies on both sides.
     """
 
     def __init__(self, here: Any, there: Any, cubic: float = 0.0, loss: bool = False) -> None:
@@ -43,6 +43,9 @@ class Glued:
 
     def left(self, x: Any) -> bool:
         return bool(x[0] < 0.5)
+
+    def astride(self, x: Any) -> bool:
+        return not (x[0] < 0.5 or x[0] > 0.5)
 
     def offset(self, x: Any) -> Any:
         w = np.array(x, dtype=object)
@@ -57,6 +60,8 @@ class Glued:
         return w @ self.there @ w / 2 + self.cubic * sum(v * v * v for v in w) / 3
 
     def ball_grad(self, x: Any) -> Any:
+        if self.astride(x):
+            return [arb("nan")] * self.n
         if self.left(x):
             g = self.here @ np.array(x, dtype=object)
             g[0] = g[0] + 1
@@ -65,6 +70,8 @@ class Glued:
         return list(self.there @ w + self.cubic * w * w)
 
     def ball_hess(self, x: Any) -> Any:
+        if self.astride(x):
+            return [[arb("nan")] * self.n] * self.n
         if self.left(x):
             return [list(row) for row in self.here]
         out = self.there.copy()
@@ -174,7 +181,7 @@ def test_uniqueness_is_proved_or_refused() -> None:
     """∇f₂ = w + c w² has a second zero at w = −1/c, and so has F there: 1/4 away."""
     proof = proof_of(NONE, np.eye(2), cubic=4.0)
     assert proof.claims(0.05).proved >= EXISTS
-    for box in (0.25, 0.26, 0.4):
+    for box in (0.13, 0.2, 0.25, 0.26, 0.4):
         assert not proof.separation(box) < 1
         refused(proof, box, f"uniqueness is not proved for radius {box:g}")
 
@@ -189,6 +196,33 @@ def test_the_separation_of_a_linear_hessian_is_exact() -> None:
         assert proof.separation(box) == pytest.approx(8 * box, rel=1e-2)
         assert proof.separation(box) >= 8 * box * (1 - 1e-9)
         assert proof.separation(box) == proof.separation(box)
+
+
+class Quartic(Glued):
+    """∇f₂ = w + cubic · w³: Hessians change with the square of the distance."""
+
+    def ball_grad(self, x: Any) -> Any:
+        if self.astride(x) or self.left(x):
+            return super().ball_grad(x)
+        w = self.offset(x)
+        return list(w + self.cubic * w * w * w)
+
+    def ball_hess(self, x: Any) -> Any:
+        if self.astride(x) or self.left(x):
+            return super().ball_hess(x)
+        out, w = self.there.copy(), self.offset(x)
+        out[np.diag_indices(self.n)] = 1 + 3 * self.cubic * w * w
+        return [list(row) for row in out]
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.4])
+def test_the_widest_box_where_the_bound_grows_with_the_square(scale: float) -> None:
+    """12 r² < 1 up to r = .289; a first try far beyond that is taken back."""
+    f = ShiftedGradient(Quartic(NONE, np.eye(2), 4.0), arb(1))
+    proof = Proof(f, balls(np.zeros(2)), 1e-12)
+    assert proof.separation(0.28) < 1
+    assert not proof.separation(0.29) < 1
+    assert 0.289 / 2 < proof.widest_box(scale) < 0.289
 
 
 class Turning(Glued):
