@@ -867,6 +867,33 @@ def test_every_way_to_clear_is_seen(clear: Callable[[SAM, Any], Any]) -> None:
     assert np.allclose(flat(params).detach().numpy(), expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("warm_start", [0, 9])
+def test_micro_batches_before_the_step_are_refused(warm_start: int) -> None:
+    """As torch's accumulation drives any optimizer; also in a warm start, whose end is no time to
+    find out."""
+    params = tensors()
+    opt = SAM(params, torch.optim.SGD, rho=0.3, warm_start=warm_start, lr=0.01)
+
+    def half() -> torch.Tensor:
+        loss = value(params) / 2
+        loss.backward()
+        return loss
+
+    opt.zero_grad()
+    half()
+    with pytest.raises(BadInput, match="to accumulate gradients, go over all micro-batches in eac"):
+        opt.step(half)
+    assert np.array_equal(flat(params).detach().numpy(), X0)
+
+
+def test_passes_by_hand_after_a_step_with_a_closure_begin_by_clearing() -> None:
+    params = tensors()
+    opt = SAM(params, torch.optim.SGD, rho=0.3, lr=0.01)
+    opt.step(closure_of(opt, lambda: value(params)))
+    with pytest.raises(BadInput, match="older gradients were not cleared"):
+        by_hand(opt, params, (False, True))
+
+
 def test_perturbed_without_a_pass_only_looks() -> None:
     params = tensors()
     opt = SAM(params, torch.optim.SGD, rho=0.3, lr=0.01)
