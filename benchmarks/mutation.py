@@ -31,18 +31,19 @@ REASONS = Path(__file__).with_name("mutation_reasons.yml")
 # Module -> the tests that are meant to hold it. They must be fast: each mutant runs some of them.
 LEDGER = [
     "tests/test_evidence.py",
+    "tests/test_ledger_words.py",
     "tests/test_claims.py",
     "--deselect=tests/test_claims.py::test_the_ledger_holds",  # all of it, in a minute
 ]
 MODULES = {
     "claims": LEDGER,
-    "diagnostics": ["tests/test_diagnostics.py"],
+    "diagnostics": ["tests/test_diagnostics.py", "tests/test_verdicts_running.py"],
     "enclosures": ["tests/test_enclosures.py"],
     "evidence": LEDGER,
     "monitor": ["tests/test_monitor.py"],
     "optim": ["tests/test_optim.py", "tests/test_optim_torch.py"],
     "proof": ["tests/test_proof.py"],
-    "records": ["tests/test_records.py"],
+    "records": ["tests/test_records.py", "tests/test_records_edges.py"],
     "stability": ["tests/test_stability.py"],
 }
 KILLED = {1, 3, 36, -24, 24, 152, 255, -11, -9}  # a failing test, or no end

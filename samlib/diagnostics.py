@@ -252,10 +252,7 @@ def running_verdict(
     before = slice(*(_after(step, part * t) for part in limits.before))
     if t < limits.first_step or before.start == before.stop:
         return "running"
-    recent, last = (
-        slice(min(_after(step, part * t), len(step) - 1), None)
-        for part in (limits.recent, limits.last)
-    )
+    recent, last = (slice(_after(step, part * t), None) for part in (limits.recent, limits.last))
     first, now = max(abs(float(loss[0])), EPSILON), _median(loss[recent])
     if now > limits.diverged * first:
         return "diverged"
