@@ -185,7 +185,7 @@ def test_a_ledger_is_read_from_its_file(tmp_path: Path) -> None:
 
 
 def test_the_books_ledger_is_the_one_that_is_read_by_default() -> None:
-    assert claims.PROJECT == Path(claims.__file__).resolve().parents[1]
+    assert Path(claims.__file__).resolve().parents[1] == claims.PROJECT
     assert len(claims.load()) == len(claims.load(claims.PROJECT / "book" / "claims.yml")) > 10
 
 
