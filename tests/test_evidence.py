@@ -367,7 +367,9 @@ def test_what_is_allowed() -> None:
     assert evidence.Record("r", 4, every=already).every is already
 
 
-FOUND = SimpleNamespace(proved={"exists", "attracts"}, eta_max=0.125, rho=2, word="x", yes=True)
+FOUND = SimpleNamespace(
+    proved={"exists", "attracts"}, eta_max=0.125, rho=2, zero=0.0, word="x", yes=True
+)
 
 
 @pytest.mark.parametrize(
@@ -380,6 +382,8 @@ FOUND = SimpleNamespace(proved={"exists", "attracts"}, eta_max=0.125, rho=2, wor
         ({"min": {"eta_max": 0.126}}, ": eta_max is 0.125, not from 0.126 to inf"),
         ({"max": {"eta_max": 0.124}}, ": eta_max is 0.125, not from -inf to 0.124"),
         ({"min": {"rho": 1}, "max": {"rho": 1.5}}, ": rho is 2, not from 1 to 1.5"),
+        ({"min": {"zero": 0}}, ""),
+        ({"min": {"zero": 1}}, ": zero is 0.0, not from 1 to inf"),
         ({"min": {"eta": 1}}, " has no number 'eta'"),
         ({"max": {"word": 1}}, " has no number 'word'"),
         ({"max": {"yes": 1}}, " has no number 'yes'"),
