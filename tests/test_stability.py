@@ -422,9 +422,9 @@ def test_a_zero_without_matrices_is_neutral_and_no_more_is_said() -> None:
 
 
 def test_a_small_scale_is_not_a_zero() -> None:
-    _, c = large(np.zeros(D), 1e-3 * spread(5.0, 0.001))
+    _, c = large(np.zeros(D), 1e-4 * spread(5.0, 0.001))
     assert (c.kind, c.image_kind) == ("attracting", "minimizer")
-    assert c.eta_max == pytest.approx(400)
+    assert c.eta_max == pytest.approx(4000)
 
 
 def test_three_hundred_variables_are_the_last_with_matrices() -> None:
