@@ -223,20 +223,9 @@ def test_kinds_of_points(products: bool) -> None:
     assert (c.kind, c.image_kind, c.normally_attracting) == ("neutral", "degenerate", True)
 
 
-def nilpotent(epsilon: float = 0.0) -> Classification:
-    """A = [[1, 0, 0], [0, ε, 1], [0, 0, 0]]: 0 is not semisimple for ε = 0."""
-    # M = [[1, 0, 0], [m, 1 + h, k], …] with H_* a permutation: rows of M swapped
-    here = np.zeros((3, 3))
-    here[1:, 1:] = [[-1, 0], [0, 0]]
-    if epsilon:
-        here[1, 1] += epsilon
-    there = np.diag([1.0, 0, 0])
-    there[1:, 1:] = [[0, 1], [1, 0]]
-    return along_x(here, there)
-
-
 def test_a_defective_zero_attracts_nothing() -> None:
-    c = nilpotent()
+    here, there = np.diag([0.0, -1, 0]), np.array([[1.0, 0, 0], [0, 0, 1], [0, 1, 0]])
+    c = along_x(here, there)
     np.testing.assert_allclose(c.A, [[1, 0, 0], [0, 0, 1], [0, 0, 0]], atol=1e-15)
     assert (c.kind, c.normally_attracting, c.eta_max) == ("neutral", False, None)
     # SAM's map does not settle: along a Jordan block it drifts
