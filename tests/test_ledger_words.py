@@ -248,6 +248,10 @@ def test_a_report_is_looked_at_in_the_place_of_the_context(tmp_path: Path) -> No
     report = junit(tmp_path / "x.xml", ("tests.test_a", "test_y", ""))
     assert claims.check([c], str(report), context) == [f"a: {TEST} did not pass"]
     assert context.passed == set()
+    run = {"id": "x", "spec": {}, "verdict": "stalled", "metrics": {}}
+    other = claims.parse([A | {"kind": "experiment", "status": "holds", "evidence": [RUNS]}])
+    here = Context(tmp_path, {"r": [run, run]}.__getitem__)
+    assert claims.check(other, report, here) == []
 
 
 def test_the_tests_that_passed_are_counted(tmp_path: Path) -> None:
