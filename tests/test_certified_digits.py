@@ -110,12 +110,15 @@ def test_sam_from_another_start_reaches_the_certified_point(script: ModuleType) 
         assert nearest(c.landscape, end, c.x_h) < 1e-6
 
 
-def test_the_image_of_3v8_is_gradient_descents_own_minimizer(script: ModuleType) -> None:
+def test_the_image_of_3v8_is_the_mirror_twin_of_gradient_descents_minimizer(
+    script: ModuleType,
+) -> None:
     c = stored("digits-3v8")
     net = c.landscape
     minimizer = script.minimizer(net, script.initial(net, 1)[0])
     assert c.inertia == Inertia(67, 0)
     assert nearest(net, minimizer, c.image) < 1e-12
+    assert np.abs(minimizer - c.image).max() > 0.1  # the twin, not this minimizer itself
     assert net.f(c.x_h) > 2.6 * net.f(minimizer)
     assert net.accuracy(c.x_h) < 0.75
     assert net.accuracy(minimizer) == 1

@@ -113,6 +113,7 @@ TAMPERED = {
     "inertia with a zero": (put("inertia", to=lambda _: [28, 6, 1]), "inertia"),
     "basin too large": (put("basin", "radius", to=lambda _: 1e-3), "signs"),
     "basin for a larger step": (put("basin", "eta", to=lambda _: 0.36), "basin"),
+    "no step at all": (put("eta_max", to=lambda v: -v), "positive"),
     "basin of no size": (put("basin", "radius", to=lambda _: 0), "positive"),
     "another kind": (put("proved", to=lambda v: [*v, "image is minimizer"]), "no more than"),
     "live units": (put("live_units", to=lambda _: 2), "1 live units"),
@@ -313,4 +314,20 @@ def test_it_runs_alone(tmp_path: Path) -> None:
             timeout=60,
         )
     assert done.returncode == 0, done.stderr
-    assert "'eta_max': 0.00126465" in done.stdout
+    assert "'eta_max': '0.00126465'" in done.stdout
+
+
+def test_no_decimal_of_the_file_is_rounded() -> None:
+    text, number = (FOLDER / "tanh-2-3-1-flip-0.json").read_text(), "0.00126465"
+    assert text.count(f'"eta_max":{number}') == 1
+    long = number + 20 * "0" + "1"  # as a double it is the shorter number
+    done = subprocess.run(
+        [sys.executable, str(SOURCE)],
+        input=text.replace(f'"eta_max":{number}', f'"eta_max":{long}'),
+        env={},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"'eta_max': '{long}'" in done.stdout

@@ -88,7 +88,7 @@ def test_they_hallucinate_before_the_noise(hallucinating: Any) -> None:
     assert (now["loss"] > 2.15).all()
 
 
-def test_noise_in_the_update_alone_changes_nothing(hallucinating: Any) -> None:
+def test_noise_in_the_update_alone_changes_little_in_1200_steps(hallucinating: Any) -> None:
     f, x, _ = hallucinating
     _, quiet = minibatch.descend(f, x, 2.0, 0.03, 1200, every=1200)
     _, noisy = minibatch.descend(f, x, 2.0, 0.03, 1200, update=64, seed=1, every=1200)

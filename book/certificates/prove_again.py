@@ -1,20 +1,23 @@
 """A second proof of a stored network certificate, with python-flint and the standard library alone.
 
-f is the loss of a network with one hidden layer of tanh units, u = ∇f/‖∇f‖, x⁺ = x + ρu(x),
+f is the mean loss of a network with one hidden layer of tanh units over its samples, plus half the
+decay times ‖x‖², x being all weights and biases; u = ∇f/‖∇f‖, x⁺ = x + ρu(x),
 F(x) = ∇f(x⁺), A = DF = ∇²f(x⁺)M with M = I + ρ/‖∇f‖ (I − uuᵀ)∇²f(x); SAM's step is x − ηF(x).
 ``prove`` shows that
 
-1. F has a zero x_h within ``radius`` of the centre in each coordinate, and ‖∇f(x_h)‖ is as claimed;
+1. F has a zero x_h within ``radius`` of the centre in each coordinate, and ‖∇f(x_h)‖ is at least
+   ``grad_norm``;
 2. ∇²f(x_h⁺) has the claimed inertia, A(x_h) the claimed bounds of Re λ and of η_max;
-3. SAM converges to x_h from each start with ‖x − x_h‖ ≤ ``basin["radius"]``, for every η > 0 up to
-   ``basin["eta"]`` (``basin["box"]`` is no claim);
+3. SAM in exact arithmetic converges to x_h from each start with ‖x − x_h‖ ≤ ``basin["radius"]``,
+   for every η > 0 up to ``basin["eta"]`` (``basin["box"]`` is not among the claims);
 4. F has no other zero within ``unique_within`` of the centre in each coordinate.
 
-The larger ``box_radius`` and the losses that a certificate may state are not proved here.
+The larger ``box_radius``, the losses and the origin of the data are not proved here.
 
 Numbers are balls, which surely contain the true value; a < b holds only if it does for all that the
 balls contain; a matrix of balls stands for every matrix in it. Midpoints serve to choose matrices
-that make proofs short: a bad choice makes a proof fail, and never proves a falsehood.
+that make proofs short: a bad choice makes a proof fail, and never proves a falsehood. Run as a
+program, this takes decimals as the file writes them (``parse_float=str``), not as floats.
 """
 
 import json
@@ -170,8 +173,8 @@ def prove(certificate):
 
 def _prove(certificate):
     rho, radius, basin = ball(certificate["rho"]), ball(certificate["radius"]), certificate["basin"]
-    start, eta = ball(basin["radius"]), ball(basin["eta"])
-    demand(all(e > 0 for e in (rho, radius, start, eta)), "positive numbers")
+    start, eta, eta_max = map(ball, (basin["radius"], basin["eta"], certificate["eta_max"]))
+    demand(all(e > 0 for e in (rho, radius, start, eta, eta_max)), "positive numbers")
     net, where = read(certificate["landscape"])
     p, size = len(where), len(net[1][0]) + len(net[2][0])
     demand(len(certificate["centre"]) == p, "one coordinate for each weight")
@@ -205,7 +208,7 @@ def _prove(certificate):
         block = basis(part(a, group))
         back = block.inv()
         b = back * part(a, group) * block
-        demand(damped(b, ball(certificate["eta_max"])), "eta_max")
+        demand(damped(b, eta_max), "eta_max")
         b -= ball(certificate["min_real_part"]) * arb_mat(len(group), len(group), 1)
         demand(damped(b, 0), "min_real_part")
         for (m, i), (n, j) in product(enumerate(group), repeat=2):
@@ -230,4 +233,4 @@ def _prove(certificate):
 
 
 if __name__ == "__main__":  # python prove_again.py < digits-3v8.json
-    print(prove(json.load(sys.stdin)))
+    print(prove(json.load(sys.stdin, parse_float=str)))
