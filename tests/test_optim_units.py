@@ -10,6 +10,7 @@ import pickle
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -135,6 +136,7 @@ def test_defaults() -> None:
         ({"base": "SGD"}, ["base_optimizer = 'SGD'", "torch.optim.SGD"]),
         ({"base": torch.optim.LBFGS}, ["base_optimizer = LBFGS", "use SGD"]),
         ({"base": torch.optim.SparseAdam}, ["base_optimizer = SparseAdam"]),
+        ({"base": partial(torch.optim.LBFGS, history_size=3)}, ["base_optimizer = LBFGS"]),
         ({"base": SAM}, ["base_optimizer = SAM", "SAM within SAM"]),
     ],
 )
@@ -273,6 +275,34 @@ def test_order_of_calls() -> None:
     opt.second_step(zero_grad=True)
     assert x.grad is None
     assert opt.steps == 2
+
+
+def test_the_first_step_by_hand_is_in_units_of_the_gradient() -> None:
+    for scale in (1.0, 4.0):
+        opt, x = make(rule="unnormalised")
+        passes(opt, x, scale)()
+        opt.first_step(**({"grad_scale": scale} if scale > 1 else {}))
+        assert close(x, ascent(X0, 0.3, "unnormalised"))
+
+
+def test_gradients_set_to_zero_are_cleared() -> None:
+    opt, x = make()
+    expected = X0
+
+    def closure() -> Tensor:
+        opt.zero_grad(set_to_none=False)
+        loss = value(x)
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        opt.step(closure)
+        expected = expected - 0.1 * direction(expected, 0.3, "sam", 0)
+        assert close(x, expected)
+    opt.zero_grad(set_to_none=False)
+    assert torch.equal(x.grad, torch.zeros_like(x))
+    opt.zero_grad()
+    assert x.grad is None
 
 
 def test_no_gradient() -> None:
