@@ -153,6 +153,7 @@ class Test:
         """Raise BadInput unless the test exists, reads these records, and passed if it was run."""
         name, _, function = self.test.partition("::")
         path = context.project / name
+        _need(function.startswith("test_"), f"{self.test!r} names no test: write path::test_…")
         _need(path.is_file(), f"test file {name!r} does not exist")
         said = _strings(path, path.stat().st_mtime_ns)
         _need(function in said, f"{name} has no test {function!r}")

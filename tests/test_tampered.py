@@ -359,6 +359,16 @@ def a_test_does_not_exist(c: Copy) -> None:
     c.evidence("monitor-free", test=...)["test"] = test
 
 
+@refused("monitor-free: 'tests/test_monitor.py' names no test")
+def a_whole_file_is_cited_for_a_test(c: Copy) -> None:
+    c.evidence("monitor-free", test=...)["test"] = "tests/test_monitor.py"
+
+
+@refused("monitor-free: 'samlib/claims.py::load' names no test")
+def a_function_is_cited_for_a_test(c: Copy) -> None:
+    c.evidence("monitor-free", test=...)["test"] = "samlib/claims.py::load"
+
+
 @refused("rescue-lasts: tests/.* reads .'remedy-long'.; say so")
 def a_test_does_not_say_what_it_reads(c: Copy) -> None:
     del c.evidence("rescue-lasts", test=...)["reads"]
