@@ -344,30 +344,41 @@ def test_an_earlier_state_forgets_what_came_after(rule: Rule) -> None:
 def test_an_earlier_state_drops_means_in_the_making(rule: Rule) -> None:
     opt = optimizer()
     monitor = HallucinationMonitor(opt, every=1)
-    for step in range(1, 103):
-        tell(opt, step, loss=float(step))
-        monitor.record()
-    entries = rule.asked[-1][0][0].tolist()
-    before = [e for e in entries if e <= 60]
-    tell(opt, 60)
-    opt.loads.append(60)
+
+    def go(start: int, end: int, sign: float) -> None:
+        for step in range(start, end):
+            numbers = {
+                "loss": sign * step,
+                "grad_norm": 2.0 * step,
+                "shifted_grad_norm": 3.0 * step,
+            }
+            tell(opt, step, **numbers)
+            monitor.record()
+
+    go(1, 131, 1.0)
+    entries = [entry[0] for entry in monitor._history]
+    back = entries[-3]  # a state of that step is loaded
+    new = math.ceil(back * 1.04)
+    assert back + 2 < new  # several readings before the next entry
+    assert entries[-1] < 130  # and some already after the last one
+    tell(opt, back)
+    opt.loads.append(back)
     asked = len(rule.asked)
-    due = before[-1] * 1.04
-    for step in range(61, 68):
-        tell(opt, step, loss=-float(step))
-        monitor.record()
-    assert len(rule.asked) > asked
-    steps, losses = rule.asked[asked][0][:2]
-    new = math.ceil(max(61, due))
-    assert steps.tolist() == [*before, new]
-    assert losses[-1] == -np.mean(np.arange(61, new + 1))
-    # A state at the last entry loses nothing: the means go on.
-    last = int(rule.asked[-1][0][0][-1])
-    history = list(monitor._history)
-    opt.loads.append(last)
-    tell(opt, last)
-    monitor.record()
-    assert monitor._history[: len(history)] == history
+    go(back + 1, new + 3, -1.0)
+    assert len(rule.asked) == asked + 1
+    columns, _ = rule.asked[-1]
+    assert columns[0].tolist() == [*entries[:-2], new]
+    mean = np.mean(np.arange(back + 1, new + 1))
+    assert [c[-1] for c in columns[1:]] == pytest.approx([-mean, 2 * mean, 3 * mean])
+
+    # A state of the last step, as on a pause, forgets nothing: the means go on.
+    tell(opt, new + 2)
+    opt.loads.append(new + 2)
+    later = math.ceil(new * 1.04)
+    go(new + 3, later + 1, -1.0)
+    columns, _ = rule.asked[-1]
+    assert columns[0].tolist() == [*entries[:-2], new, later]
+    assert columns[1][-1] == pytest.approx(-np.mean(np.arange(new + 1, later + 1)))
 
 
 def test_a_state_from_before_the_remedy_undoes_it(rule: Rule) -> None:
@@ -391,15 +402,15 @@ def test_a_state_from_before_the_remedy_undoes_it(rule: Rule) -> None:
 def test_states_loaded_before_the_monitor_was_made_do_not_matter(rule: Rule) -> None:
     opt = optimizer()
     opt.param_groups[0]["sam_step"] = 30
-    opt.loads += [5, 30]
+    opt.loads += [5]
     monitor = HallucinationMonitor(opt)
     tell(opt, 31)
     monitor.record()
-    assert monitor._loads == 2
+    assert monitor._loads == 1
     assert rule.asked[-1][0][0].tolist() == [1]
     opt.loads.append(31)
     monitor.record()
-    assert monitor._loads == 3
+    assert monitor._loads == 2
 
 
 def test_a_copy_watches_the_copy() -> None:
