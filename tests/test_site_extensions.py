@@ -197,6 +197,14 @@ def test_a_change_drops_what_it_outdates(tmp_path: Path) -> None:
     assert stale.refresh(tmp_path) == [".jupyter_cache", ".doctrees"]
 
 
+def test_rules_for_classes_that_no_page_uses_are_cut() -> None:
+    start, end = ":root{--sd-a:1px}.sd-card{a:b}", ".z{i:j}"
+    css = f"{start}.sd-row,.sd-card>.x{{c:d}}@media (x){{.sd-row{{e:f}}.sd-card .y{{g:h}}}}{end}"
+    kept = f"{start}.sd-card>.x{{c:d}}@media (x){{.sd-card .y{{g:h}}}}{end}"
+    assert local_assets.trim_design(css, {"sd-card"}) == kept
+    assert local_assets.trim_design(css, {"sd-card", "sd-row"}) == css
+
+
 def test_formulas_become_plain_words() -> None:
     tex = r"x^+ = x + \rho\,\nabla f(x), \eta_{\max} and H_*"
     assert page_finish.plain(tex) == "x⁺ = x + ρ∇f(x), η_max and H*"

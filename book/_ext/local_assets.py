@@ -6,6 +6,8 @@ needs the one combined script, its fonts and the TeX extensions that it loads on
 Icons: the theme ships two thousand icons as a font, and again as a script of 1.5 MB that replaces
 the font's. The site shows about thirty, so it keeps those of the font, and an empty script.
 
+Grids and cards: sphinx-design brings rules for each of its classes (55 kB); a few are used.
+
 Figures: matplotlib writes 32 bits a pixel for the thousand or so colours of a figure. A palette of
 256 shows the same picture, to less than one level on average, in about a third of the bytes.
 """
@@ -93,6 +95,26 @@ def keep_icons(site: Path) -> None:
     sheet.write_text(css, encoding="utf-8")
 
 
+def trim_design(css: str, used: set[str]) -> str:
+    """The style sheet of sphinx-design without rules for classes ``sd-…`` that no page uses."""
+
+    def keep(rule: re.Match[str]) -> str:
+        selectors = [
+            part for part in rule[1].split(",") if set(re.findall(r"\.(sd-[\w-]+)", part)) <= used
+        ]
+        return f"{','.join(selectors)}{{{rule[2]}}}" if selectors else ""
+
+    return re.sub(r"((?:[^{}@,]*\.sd-[^{}@]*))\{([^{}]*)\}", keep, css)
+
+
+def keep_design(site: Path) -> None:
+    """Cut sphinx-design's style sheet to the classes that the pages of ``site`` use."""
+    text = " ".join(p.read_text(encoding="utf-8") for p in site.glob("*.html"))
+    used = set(re.findall(r"\bsd-[\w-]+", text))
+    for sheet in (site / "_static").glob("sphinx-design*.css"):
+        sheet.write_text(trim_design(sheet.read_text(encoding="utf-8"), used), encoding="utf-8")
+
+
 def lighten(app: Sphinx, exception: Exception | None) -> None:
     """Drop from the finished site what no reader sees."""
     if exception is not None or app.builder.name != "html":
@@ -105,6 +127,7 @@ def lighten(app: Sphinx, exception: Exception | None) -> None:
     for path in (site / "_static").rglob("*.map"):
         path.unlink()
     keep_icons(site)
+    keep_design(site)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

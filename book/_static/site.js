@@ -4,7 +4,8 @@ if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = f
 // A formula wider than its column scrolls sideways, so the keyboard must be able to reach it.
 addEventListener("load", () => {
   const mark = () => {
-    for (const formula of document.querySelectorAll('mjx-container[display="true"]')) {
+    const formulas = 'mjx-container[display="true"], .bd-article span.math';
+    for (const formula of document.querySelectorAll(formulas)) {
       if (formula.scrollWidth > formula.clientWidth) formula.tabIndex = 0;
       else formula.removeAttribute("tabindex");
     }
