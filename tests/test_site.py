@@ -20,7 +20,11 @@ PASSED = ROOT / "build" / "site.passed"  # digests of the pages that passed
 PAGES = sorted(p.name for p in SITE.glob("*.html")) or ["index.html"]
 CHAPTER = re.compile(r"\d\d-")
 HEAVIEST = 1.5e6  # bytes of a chapter page with all that it loads, MathJax aside
-READY = "() => window.MathJax?.startup ? MathJax.startup.promise.then(() => true) : true"
+# Formulas are set, their fonts are there, and what follows from that has run.
+READY = """() => (window.MathJax?.startup?.promise ?? Promise.resolve())
+    .then(() => document.fonts.ready)
+    .then(() => new Promise(done => requestAnimationFrame(() => setTimeout(done))))
+    .then(() => true)"""
 
 
 @pytest.fixture(scope="module")

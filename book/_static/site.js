@@ -12,5 +12,6 @@ addEventListener("load", () => {
   };
   const typeset = window.MathJax?.startup?.promise ?? Promise.resolve();
   typeset.then(mark);
+  document.fonts?.addEventListener("loadingdone", mark); // the formulas' own font changes their width
   addEventListener("resize", mark);
 });
