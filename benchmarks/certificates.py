@@ -20,10 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samlib import data, landscapes, models
-from samlib.certify import Certificate, certify
-from samlib.networks import NetworkLoss
-from samlib.points import continue_in_rho, refine, two_point_guess
+from samlib.certify.certificate import Certificate, prove
+from samlib.certify.exact_network import NetworkLoss
+from samlib.landscapes import symbolic
+from samlib.points.continuation import continue_in_rho
+from samlib.points.search import refine, two_point_guess
+from samlib.training import data, models
 
 Floats = NDArray[np.float64]
 FOLDER = Path(__file__).parents[1] / "book" / "certificates"
@@ -46,7 +48,7 @@ class Digits:
 
     def network(self) -> NetworkLoss:
         """The loss, with λ = 3/100 on all parameters."""
-        d = data.load("digits", n=self.n, classes=self.classes, features=self.features)
+        d = data.load_data("digits", n=self.n, classes=self.classes, features=self.features)
         return NetworkLoss(d.x_train, d.y_train, self.hidden, loss=self.loss, decay="3/100")
 
     def about(self) -> dict[str, Any]:
@@ -77,7 +79,7 @@ MOVES = ("flip-0", "flip-1", "flip-2", "swap-0-1", "swap-0-2", "swap-1-2")
 def initial(net: NetworkLoss, seeds: int) -> Floats:
     """PyTorch's default initialisation for seeds 0, 1, …, shape (seeds, p)."""
     sizes = {"in_features": net.inputs, "out_features": net.outputs, "width": net.hidden}
-    made = [models.build("mlp", seed=s, **sizes) for s in range(seeds)]
+    made = [models.build_model("mlp", seed=s, **sizes) for s in range(seeds)]
     return np.array([models.flat_parameters(m).double().numpy() for m in made])
 
 
@@ -114,7 +116,7 @@ def from_digits(name: str) -> Certificate:
     hallucinated = (ratio < 1e-8) & (norm > 1e-3)
     print(f"  {hallucinated.sum()} of {s.seeds} seeds reach a hallucinated point", flush=True)
     x = theta[np.argmax(hallucinated)]
-    certificate = certify(net, x, s.rho, data=s.about())
+    certificate = prove(net, x, s.rho, data=s.about())
     images = f"f(x_h) = {net.f(x):.4f}, f(x⁺) = {net.f(certificate.image):.4f}"
     print(f"  {images}, accuracy {net.accuracy(x):.2f}")
     return certificate
@@ -149,7 +151,7 @@ def from_toy(name: str) -> Certificate:
     rho = round((distance + branch.rho[-1]) / 2, 6)
     print(f"  D = {distance:.4f}, branch to ρ = {branch.rho[-1]:.4f} ({branch.ended})")
     at = int(np.argmin(np.abs(branch.rho - rho)))
-    return certify(net, refine(net, branch.x[at], image, rho).x, rho, data=TOY)
+    return prove(net, refine(net, branch.x[at], image, rho).x, rho, data=TOY)
 
 
 def describe(name: str) -> Certificate:
@@ -168,7 +170,7 @@ def main(names: list[str], only_describe: bool = False) -> None:
             certificate = describe(name)
         elif name in LANDSCAPES:
             x, rho = LANDSCAPES[name]
-            certificate = certify(landscapes.get(name), x, rho)
+            certificate = prove(symbolic.landscape(name), x, rho)
         else:
             certificate = from_toy(name) if name in toys else from_digits(name)
         path = FOLDER / f"{name}.json"

@@ -26,9 +26,9 @@ import torch
 from optim_speed import LoopSAM, _cpu
 from torch.nn.functional import cross_entropy
 
-from samlib import data, models
-from samlib.runs import RunSpec
-from samlib.train import descend, objective
+from samlib.training import data, models
+from samlib.training.loop import descend, objective
+from samlib.training.spec import RunSpec
 
 # name → what trains, how many networks, how many steps a round takes
 SETTINGS = {
@@ -45,7 +45,7 @@ def loops(specs: list[RunSpec], dataset: data.Dataset) -> Train:
     pairs = []
     for s in specs:
         options = {"width": s.width, "in_features": x.shape[1], "out_features": 10}
-        model = models.build("mlp", seed=s.seed, **options)
+        model = models.build_model("mlp", seed=s.seed, **options)
         opt = LoopSAM(list(model.parameters()), torch.optim.SGD, s.rho, lr=s.lr)
 
         def closure(model: Any = model, opt: Any = opt) -> torch.Tensor:
@@ -79,7 +79,7 @@ def worker(pipe: Connection, name: str, seeds: range) -> None:
     """Train on request: (contender, steps) → (wall, CPU seconds, losses)."""
     torch.set_num_threads(1)
     specs = [replace(SETTINGS[name][0], seed=s) for s in seeds]
-    dataset = data.load(name, n=specs[0].n)
+    dataset = data.load_data(name, n=specs[0].n)
     made = {"loops": loops(specs, dataset), "stack": stack(specs, dataset)}
     while (request := pipe.recv()) is not None:
         contender, steps = request

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from samlib import __version__
 from samlib.errors import BadInput
-from samlib.runs import RunSpec
+from samlib.training.spec import RunSpec
 
 
 class _Parser(argparse.ArgumentParser):
@@ -108,8 +108,9 @@ def _machine(args: argparse.Namespace) -> dict[str, Any]:
 def _run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from samlib import diagnostics, records
-    from samlib.train import train
+    from samlib.diagnostics import verdicts as diagnostics
+    from samlib.experiments import records
+    from samlib.training.loop import train
 
     spec = RunSpec(**{field.name: getattr(args, field.name) for field in fields(RunSpec)})
     if args.out:
@@ -147,7 +148,8 @@ _SHOWN = {
 def _sweep(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from samlib import records, sweep
+    from samlib.experiments import records
+    from samlib.experiments import sweeps as sweep
 
     path = Path(args.experiment)
     table, specs = sweep.load(path)
@@ -176,7 +178,7 @@ def _sweep(args: argparse.Namespace) -> int:
 @contextmanager
 def _executor(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The keywords of a sweep that say who trains, while those workers are up."""
-    from samlib import executors
+    from samlib.experiments import executors
 
     if args.executor == "local" and args.scheduler:
         raise BadInput("--scheduler is for a Dask cluster; add --executor dask")
@@ -192,10 +194,10 @@ def _executor(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def _reproduce(args: argparse.Namespace) -> int:
-    from samlib import reproduce
+    from samlib.experiments import reproduction
 
     compared: list[bool] = []
-    for run in reproduce.reproduce(args.claim, args.runs, args.seed, **_machine(args)):
+    for run in reproduction.reproduce(args.claim, args.runs, args.seed, **_machine(args)):
         if not compared:
             print(f"{'experiment':<20} {'run':<17} {'rho':>6} {'lr':>6} {'recorded':>21} again")
         compared.append(run.same)
@@ -205,18 +207,18 @@ def _reproduce(args: argparse.Namespace) -> int:
         row += f"{record['verdict']:>12} {was:>8.4g} {run.verdict} {run.loss:.4g}: "
         same = "same verdict, chaotic" if run.chaotic else "same"
         print(row + (same if run.same else "NOT THE SAME"), flush=True)
-    for claim in [] if compared else reproduce.find(args.claim):
+    for claim in [] if compared else reproduction.find(args.claim):
         print(f"{claim.id} rests on no recorded run. Its evidence is checked again by")
-        print("\n".join(f"  {line}" for line in reproduce.otherwise(claim)) or "  nothing yet")
+        print("\n".join(f"  {line}" for line in reproduction.otherwise(claim)) or "  nothing yet")
     return int(not all(compared))
 
 
 def _data(args: argparse.Namespace) -> int:
-    from samlib import data
+    from samlib.training import data
 
     names = [args.name] if args.name else data.names()
     for name in names if args.download else []:
-        data.load(name, root=args.data_root, download=True)
+        data.load_data(name, root=args.data_root, download=True)
     rows = [data.verify(name, root=args.data_root) for name in names]
     for row in rows:
         print(f"{row['name']:<14} {row['status']:<8} {row['sha256'] or row['reason']}")
@@ -225,9 +227,10 @@ def _data(args: argparse.Namespace) -> int:
 
 
 def _claims(args: argparse.Namespace) -> int:
-    from samlib import claims, reproduce
+    from samlib.experiments import ledger as claims
+    from samlib.experiments import reproduction
 
-    ledger = reproduce.find(args.claim)
+    ledger = reproduction.find(args.claim)
     problems = claims.check(ledger, junit=args.check)
     for claim in ledger:
         print(claims.text(claim))

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from samlib import records, sweep
 from samlib.errors import BadInput
-from samlib.runs import RunSpec
+from samlib.experiments import records, sweeps
+from samlib.training.spec import RunSpec
 
 SPECS = [
     RunSpec(n=30, width=width, steps=20, rho=rho, lr=0.1, seed=seed)
@@ -23,7 +23,7 @@ SPECS = [
     for seed in (0, 1, 2)
     for rho in (0.5, 2.0)
 ]
-sweep._trained(SPECS[:1], (), 10, {})  # the first training is slow: paid before processes fork
+sweeps._trained(SPECS[:1], (), 10, {})  # the first training is slow: paid before processes fork
 
 
 def plain(folder: Path) -> dict[str, Any]:
@@ -46,19 +46,19 @@ def leftovers(folder: Path) -> list[str]:
 
 def go(folder: Path, chunk: int = 2) -> int:
     """The small sweep."""
-    return sweep.sweep(SPECS, folder, chunk=chunk)
+    return sweeps.sweep(SPECS, folder, chunk=chunk)
 
 
 def counted(folder: Path, barrier: Any, answer: Connection) -> None:
     """The small sweep a run at a time, started with others; says what it trained and recorded."""
     trained: list[str] = []
-    train_many = sweep.train_many
+    train_many = sweeps.train_many
 
     def counting(specs: list[RunSpec], **kw: Any) -> Any:
         trained.extend(s.id for s in specs)
         return train_many(specs, **kw)
 
-    sweep.train_many = counting
+    sweeps.train_many = counting
     barrier.wait(60)
     answer.send((go(folder, chunk=1), trained))
 
@@ -76,7 +76,7 @@ class _Torn(io.FileIO):
 
 def die_writing(folder: Path, before: int, left: int) -> None:
     """Record ``before`` runs, then die when so many bytes of the next are written."""
-    sweep.sweep(SPECS[:before], folder, chunk=1)
+    sweeps.sweep(SPECS[:before], folder, chunk=1)
     _Torn.left = left
     kinds = {"r+b": _Torn}  # how a record file is opened for writing
     records.open = lambda path, mode, **_: kinds.get(mode, io.FileIO)(path, mode)  # type: ignore
@@ -92,7 +92,7 @@ def no_room(folder: Path, size: int, answer: Connection) -> None:
         answer.send(str(error))
 
 
-def trivial(chunk: list[RunSpec], **_: Any) -> sweep.Trained:
+def trivial(chunk: list[RunSpec], **_: Any) -> sweeps.Trained:
     """A training that takes no time."""
     curves = {k: np.zeros(200, np.float32) for k in ("step", "loss", "grad_norm")}
     out = []

@@ -44,7 +44,7 @@ def test_ensembles(monkeypatch: pytest.MonkeyPatch) -> None:
     """One round of few steps: it also checks that stack and loops compute the same losses."""
     ensembles = script("ensembles", monkeypatch)
     specs = [ensembles.replace(ensembles.SETTINGS["digits"][0], seed=s) for s in range(2)]
-    dataset = ensembles.data.load("digits", n=specs[0].n)
+    dataset = ensembles.data.load_data("digits", n=specs[0].n)
     a, b = (make(specs, dataset)(3) for make in (ensembles.loops, ensembles.stack))
     torch.testing.assert_close(torch.tensor(a), torch.tensor(b), rtol=1e-4, atol=0)
 

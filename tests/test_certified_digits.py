@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 
 flint = pytest.importorskip("flint")
 
-from samlib.balls import ball, balls, precision  # noqa: E402
-from samlib.certify import Certificate, Inertia  # noqa: E402
-from samlib.enclosures import ShiftedGradient, krawczyk  # noqa: E402
-from samlib.networks import NetworkLoss  # noqa: E402
+from samlib.certify.ball_arithmetic import ball, balls, precision  # noqa: E402
+from samlib.certify.certificate import Certificate  # noqa: E402
+from samlib.certify.enclosures import (  # noqa: E402
+    Inertia,
+    ShiftedGradient,
+    krawczyk,
+)
+from samlib.certify.exact_network import NetworkLoss  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 PARAMETERS = {

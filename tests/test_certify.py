@@ -18,10 +18,9 @@ import sympy
 
 flint = pytest.importorskip("flint")
 
-from samlib import landscapes, points  # noqa: E402
-from samlib.balls import ball, balls, precision  # noqa: E402
-from samlib.certify import Certificate, NotCertified, certify  # noqa: E402
-from samlib.enclosures import (  # noqa: E402
+from samlib.certify.ball_arithmetic import ball, balls, precision  # noqa: E402
+from samlib.certify.certificate import Certificate, prove  # noqa: E402
+from samlib.certify.enclosures import (  # noqa: E402
     Inertia,
     ShiftedGradient,
     contraction,
@@ -30,16 +29,24 @@ from samlib.enclosures import (  # noqa: E402
     krawczyk,
     two_norm,
 )
+from samlib.certify.exact_network import NetworkLoss  # noqa: E402
+from samlib.certify.proof import (  # noqa: E402
+    NotCertified,
+    Proof,
+)
+from samlib.certify.rechecks import modules, proved_again  # noqa: E402
 from samlib.errors import BadInput  # noqa: E402
-from samlib.landscapes import Landscape  # noqa: E402
-from samlib.networks import NetworkLoss  # noqa: E402
-from samlib.proof import Proof  # noqa: E402
-from samlib.rechecks import modules, proved_again  # noqa: E402
+from samlib.landscapes import symbolic  # noqa: E402
+from samlib.landscapes.symbolic import Landscape  # noqa: E402
+from samlib.points import (  # noqa: E402
+    search,
+    stability,
+)
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "book" / "certificates"
 EXISTS = {"exists", "unique", "gradient is nonzero"}
-WELL = landscapes.get("double-well-2d")
+WELL = symbolic.landscape("double-well-2d")
 
 
 def sam_step(landscape: Any, x: Any, rho: float, eta: float) -> Any:
@@ -59,7 +66,7 @@ def toy() -> NetworkLoss:
 
 
 def test_the_attracting_point_without_any_maximizer() -> None:
-    c = certify(WELL, [0.2, 0.0], 1.2)
+    c = prove(WELL, [0.2, 0.0], 1.2)
     assert c.proved == EXISTS | {"image is minimizer", "attracts", "basin"}
     assert c.rho == Fraction(6, 5)
     assert c.box_radius >= 1e-3
@@ -75,14 +82,14 @@ def test_the_attracting_point_without_any_maximizer() -> None:
 
 
 def test_a_saddle_as_attracting_image() -> None:
-    c = certify(landscapes.get("double-well-saddle"), [0.2, 0.0], "6/5")
+    c = prove(symbolic.landscape("double-well-saddle"), [0.2, 0.0], "6/5")
     assert c.proved >= EXISTS | {"image is saddle", "attracts"}
     assert c.inertia == Inertia(1, 1)
     assert c.eta_max == pytest.approx(8 / 21, abs=1e-6)
 
 
 def test_a_minimizer_as_image_of_a_point_that_repels() -> None:
-    c = certify(landscapes.get("twist"), [1.0, 0.0], 1)
+    c = prove(symbolic.landscape("twist"), [1.0, 0.0], 1)
     assert c.proved == EXISTS | {"image is minimizer", "does not attract"}
     assert c.eta_max is None
     assert c.basin is None
@@ -90,7 +97,7 @@ def test_a_minimizer_as_image_of_a_point_that_repels() -> None:
 
 
 def test_one_dimension() -> None:
-    c = certify(landscapes.get("double-well"), [0.2], 1.2)
+    c = prove(symbolic.landscape("double-well"), [0.2], 1.2)
     assert c.proved >= EXISTS | {"image is minimizer", "attracts"}
     assert c.eta_max == pytest.approx(1, abs=1e-6)
 
@@ -101,10 +108,10 @@ def test_the_proved_digits_are_those_of_mpmath() -> None:
     landscape, rho = Landscape(f, [x, y]), Fraction(6, 5)
     found = [
         p
-        for c in points.critical_points(landscape, [(-3, 3), (-3, 3)])
-        for p in points.find_hallucinated(landscape, c.x, float(rho))
+        for c in search.critical_points(landscape, [(-3, 3), (-3, 3)])
+        for p in search.find_hallucinated(landscape, c.x, float(rho))
     ]
-    c = certify(landscape, found[0].x, rho)
+    c = prove(landscape, found[0].x, rho)
     gradient = sympy.lambdify((x, y), [f.diff(x), f.diff(y)], "mpmath")
 
     def shifted(a: Any, b: Any) -> Any:
@@ -119,7 +126,7 @@ def test_the_proved_digits_are_those_of_mpmath() -> None:
 
 
 def test_starts_in_the_basin_converge_and_eta_max_is_sharp() -> None:
-    c = certify(WELL, [0.2, 0.0], 1.2)
+    c = prove(WELL, [0.2, 0.0], 1.2)
     assert c.basin is not None
     assert c.basin.radius > 1e-4
     corners = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]]) / np.sqrt(2) * c.basin.radius
@@ -140,10 +147,10 @@ def test_proofs_agree_with_float_classification_of_random_polynomials() -> None:
         rng = np.random.default_rng(seed)
         terms = [f"{rng.integers(-9, 10)}*x**{i}*y**{j}/10" for i, j in powers]
         landscape = Landscape(" + ".join(["x**4/4 + y**4/4", *terms]), ["x", "y"])
-        for image in points.critical_points(landscape, [(-3, 3), (-3, 3)]):
-            for p in points.find_hallucinated(landscape, image.x, 1.25):
-                float_view = points.classify(landscape, p.x, 1.25)
-                c = certify(landscape, p.x, 1.25)
+        for image in search.critical_points(landscape, [(-3, 3), (-3, 3)]):
+            for p in search.find_hallucinated(landscape, image.x, 1.25):
+                float_view = stability.classify(landscape, p.x, 1.25)
+                c = prove(landscape, p.x, 1.25)
                 certified += 1
                 assert f"image is {float_view.image_kind}" in c.proved
                 assert ("attracts" in c.proved) == (float_view.kind == "attracting")
@@ -164,8 +171,8 @@ def test_sign_flips_and_permutations_of_a_tanh_network() -> None:
     for move in (net.flip_unit(image, 1), net.swap_units(image, 0, 2)):
         distance = float(np.linalg.norm(move - image))
         rho = round(0.9995 * distance, 6)
-        guess = points.two_point_guess(net, move, image, rho)
-        c = certify(net, points.refine(net, guess, image, rho).x, rho)
+        guess = search.two_point_guess(net, move, image, rho)
+        c = prove(net, search.refine(net, guess, image, rho).x, rho)
         assert c.proved >= EXISTS | {"image is minimizer"}
         np.testing.assert_allclose(c.image, image, atol=1e-12)
         # ‖∇f‖ ≈ (D − ρ)/q, the expansion at two critical points
@@ -176,7 +183,7 @@ def test_sign_flips_and_permutations_of_a_tanh_network() -> None:
 
 def test_a_larger_network_needs_no_more_than_64_bits() -> None:
     stored = Certificate.load(FOLDER / "digits-012.json")
-    c = certify(stored.landscape, stored.x_h, stored.rho, bits=64)
+    c = prove(stored.landscape, stored.x_h, stored.rho, bits=64)
     assert c.proved >= EXISTS | {"image is saddle", "attracts"}
     assert c.eta_max == pytest.approx(stored.eta_max, rel=1e-6)
 
@@ -186,7 +193,7 @@ def test_a_larger_network_needs_no_more_than_64_bits() -> None:
 
 def refusal(*args: Any, **kw: Any) -> NotCertified:
     with pytest.raises(NotCertified) as caught:
-        certify(*args, **kw)
+        prove(*args, **kw)
     return caught.value
 
 
@@ -220,8 +227,8 @@ def test_a_hair_off_is_refused_and_the_distance_named() -> None:
     error = refusal(WELL, [0.2 + 1e-6, 0.0], 1.2)
     assert error.reason == "too far"
     assert "1e-06 away" in str(error)
-    assert certify(WELL, [0.2 + 1e-9, 0.0], 1.2).proved >= EXISTS
-    assert certify(WELL, [0.2 + 1e-6, 0.0], 1.2, tol=1e-5).proved >= EXISTS
+    assert prove(WELL, [0.2 + 1e-9, 0.0], 1.2).proved >= EXISTS
+    assert prove(WELL, [0.2 + 1e-6, 0.0], 1.2, tol=1e-5).proved >= EXISTS
     stored = Certificate.load(FOLDER / "digits-3v8.json")
     x = stored.x_h.copy()
     x[5] += 1e-6
@@ -231,7 +238,7 @@ def test_a_hair_off_is_refused_and_the_distance_named() -> None:
 
 
 def test_degenerate_images_are_refused() -> None:
-    ring = landscapes.get("ring")  # a circle of minimizers: H_* has the eigenvalue 0
+    ring = symbolic.landscape("ring")  # a circle of minimizers: H_* has the eigenvalue 0
     error = refusal(ring, [0.3, 0.4], 1.5)
     assert error.reason == "degenerate image"
     assert "H_*" in str(error)
@@ -274,21 +281,21 @@ def test_other_refusals_say_why() -> None:
 )
 def test_bad_input(x: Any, rho: Any, message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        certify(WELL, x, rho)
+        prove(WELL, x, rho)
 
 
 def test_other_bad_arguments() -> None:
     with pytest.raises(BadInput, match="ball arithmetic"):
-        certify(np.sin, [0.2, 0.0], 1.2)
+        prove(np.sin, [0.2, 0.0], 1.2)
     with pytest.raises(BadInput, match="bits"):
-        certify(WELL, [0.2, 0.0], 1.2, bits=20)
+        prove(WELL, [0.2, 0.0], 1.2, bits=20)
     with pytest.raises(BadInput, match="tol"):
-        certify(WELL, [0.2, 0.0], 1.2, tol=0)
+        prove(WELL, [0.2, 0.0], 1.2, tol=0)
 
 
 def test_flints_precision_comes_back() -> None:
     before = flint.ctx.prec
-    certify(WELL, [0.2, 0.0], 1.2, bits=200)
+    prove(WELL, [0.2, 0.0], 1.2, bits=200)
     refusal(WELL, [0.2 + 1e-6, 0.0], 1.2, bits=200)
     assert flint.ctx.prec == before
     with pytest.raises(RuntimeError, match="inside"), precision(300):
@@ -312,7 +319,7 @@ def test_a_box_with_two_roots_is_never_said_to_hold_one() -> None:
 
 
 def test_sam_from_anywhere_in_the_box_ends_at_the_one_root() -> None:
-    c = certify(WELL, [0.2, 0.0], 1.2)
+    c = prove(WELL, [0.2, 0.0], 1.2)
     x = c.x_h + c.box_radius * np.random.default_rng(0).uniform(-1, 1, (50, 2))
     for _ in range(300):
         x = sam_step(WELL, x, 1.2, 0.1)
@@ -458,7 +465,7 @@ def test_krawczyk_needs_a_small_residual_and_a_regular_derivative() -> None:
 
 def test_save_load_recheck(tmp_path: Path) -> None:
     landscape = Landscape("0.25*(x**2 - 1)**2 + 0.3*y**2 + exp(-9*y**2)/100", ["x", "y"], "mine")
-    c = certify(landscape, [0.2, 0.0], 1.2)
+    c = prove(landscape, [0.2, 0.0], 1.2)
     c.save(tmp_path / "c.json")
     again = Certificate.load(tmp_path / "c.json")
     assert again.recheck() is True
@@ -680,7 +687,7 @@ def test_files_that_are_no_certificates_are_refused(tmp_path: Path) -> None:
 
 
 def test_only_what_can_be_stored_is_stored(tmp_path: Path) -> None:
-    c = certify(WELL, [0.2, 0.0], 1.2)
+    c = prove(WELL, [0.2, 0.0], 1.2)
     nameless = dataclasses.replace(c, landscape=ShiftedGradient(WELL, 1))
     with pytest.raises(BadInput, match="cannot be stored"):
         nameless.save(tmp_path / "c.json")
@@ -697,7 +704,7 @@ def test_every_stored_certificate_is_proved_again(path: Path) -> None:
 def test_the_memory_of_proofs_knows_all_of_the_prover() -> None:
     """Whatever of samlib a proof imports is in the digest under which it is remembered."""
     code = (
-        "import sys; from samlib.certify import Certificate\n"
+        "import sys; from samlib import Certificate\n"
         f"for name in ('double-well-2d', 'digits-012'):\n"
         f"    Certificate.load({str(FOLDER)!r} + f'/{{name}}.json').recheck()\n"
         "print(*sorted(m[7:] for m in sys.modules if m.startswith('samlib.')))"

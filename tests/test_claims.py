@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from samlib import claims, evidence
-from samlib.claims import Claim
 from samlib.cli import main
 from samlib.errors import BadInput
-from samlib.evidence import Context
+from samlib.experiments import evidence
+from samlib.experiments import ledger as claims
+from samlib.experiments.evidence import Context
+from samlib.experiments.ledger import Claim
 
 THIS = "tests/test_claims.py::test_the_ledger_holds"
 Entry = dict[str, Any]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from samlib import data
 from samlib.cli import main
 from samlib.errors import BadInput
+from samlib.training import data
 
 SMALL = ["run", "--n", "60", "--width", "4", "--steps", "40", "--rho", "0.5", "--lr", "0.05"]
 KEYS = {
@@ -268,4 +268,4 @@ def test_a_zip_with_one_name_twice_is_refused(tmp_path: Path) -> None:
         for _ in range(2):
             archive.writestr("train/a/1.png", b"x")
     with pytest.raises(BadInput, match=r"holds .* twice"):
-        data.load(path)
+        data.load_data(path)

@@ -20,10 +20,9 @@ import sympy
 flint = pytest.importorskip("flint")
 from flint import arb, fmpq  # noqa: E402
 
-from samlib import landscapes  # noqa: E402
-from samlib.balls import ball, balls, centred, precision  # noqa: E402
-from samlib.certify import Basin, Certificate, NotCertified, certify  # noqa: E402
-from samlib.enclosures import (  # noqa: E402
+from samlib.certify.ball_arithmetic import ball, balls, centred, precision  # noqa: E402
+from samlib.certify.certificate import Certificate, prove  # noqa: E402
+from samlib.certify.enclosures import (  # noqa: E402
     Discs,
     ShiftedGradient,
     contraction,
@@ -32,10 +31,15 @@ from samlib.enclosures import (  # noqa: E402
     krawczyk,
     two_norm,
 )
+from samlib.certify.exact_network import NetworkLoss  # noqa: E402
+from samlib.certify.proof import (  # noqa: E402
+    Basin,
+    NotCertified,
+    Proof,
+)
 from samlib.errors import BadInput  # noqa: E402
-from samlib.landscapes import Landscape  # noqa: E402
-from samlib.networks import NetworkLoss  # noqa: E402
-from samlib.proof import Proof  # noqa: E402
+from samlib.landscapes import symbolic  # noqa: E402
+from samlib.landscapes.symbolic import Landscape  # noqa: E402
 
 RADII = (1e-12, 1e-9, 1e-6, 1e-4, 1e-3, 1e-2)
 Exact = dict[str, Any]  # norm, shift (M), image (x⁺), derivative (A), gradient, hessian
@@ -92,7 +96,7 @@ def random_landscape(seed: int) -> Landscape:
                      [X, Y], f"random-{seed}")  # fmt: skip
 
 
-LANDSCAPES = [*map(landscapes.get, landscapes.names()), *map(random_landscape, range(8))]
+LANDSCAPES = [*map(symbolic.landscape, symbolic.names()), *map(random_landscape, range(8))]
 
 
 def by_mpmath(landscape: Landscape) -> Callable[[list[Fraction], Fraction], Exact]:
@@ -253,7 +257,7 @@ def comb() -> tuple[Landscape, Certificate]:
     t = np.array([grid[rising[0]]])
     for _ in range(20):
         t = t - f.grad(t + 2.5) / f.hess(t + 2.5)[0]
-    return f, certify(f, t, RHO)
+    return f, prove(f, t, RHO)
 
 
 def zeros(f: Landscape, low: float, high: float) -> int:
@@ -308,7 +312,7 @@ def test_sam_never_leaves_the_box_of_a_skew_basin() -> None:
     f = Landscape(
         f"(-(x-1) + 100*(x-1)*y + y**2/2)*{step} + (x**2 + y**2)/2*(1 - {step})", ["x", "y"]
     )
-    c = certify(f, [1.0, 0.0], 1)
+    c = prove(f, [1.0, 0.0], 1)
     assert c.basin is not None
     with precision(128):
         centre = np.array([ball(Fraction(v)) for v in c.centre], dtype=object)
@@ -409,7 +413,7 @@ def test_centring_a_ball_keeps_all_of_it() -> None:
 
 
 def test_a_radius_rho_that_is_not_positive_is_no_shift() -> None:
-    f = landscapes.get("double-well")
+    f = symbolic.landscape("double-well")
     for rho in (0, -1, arb(0, 1), arb("nan"), arb(-1)):
         with pytest.raises(BadInput, match=r"not a number in \(0, ∞\)"):
             ShiftedGradient(f, rho)

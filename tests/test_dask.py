@@ -15,9 +15,9 @@ import crash
 import psutil
 import pytest
 
-from samlib import executors, records, sweep
 from samlib.errors import BadInput
-from samlib.runs import RunSpec
+from samlib.experiments import executors, records, sweeps
+from samlib.training.spec import RunSpec
 
 pytest.importorskip("distributed")
 Cluster = tuple[str, list["subprocess.Popen[bytes]"]]
@@ -69,7 +69,7 @@ def test_two_workers_give_the_records_of_one_process(
 ) -> None:
     with executors.dask(cluster[0]) as executor:
         executor._client.wait_for_workers(2, timeout=60)  # type: ignore[attr-defined]
-        assert sweep.sweep(crash.SPECS, tmp_path, executor, chunk=1) == len(crash.SPECS)
+        assert sweeps.sweep(crash.SPECS, tmp_path, executor, chunk=1) == len(crash.SPECS)
     assert crash.plain(tmp_path) == serial
     assert crash.leftovers(tmp_path) == []
 
@@ -82,9 +82,9 @@ def test_two_thousand_small_runs_cost_little_in_scheduling(
     No two runs can be stacked. So it counts the chunks, the scheduler, the way there and back, and
     the records written. On an idle machine wall time is less, since the processes overlap.
     """
-    monkeypatch.setattr(sweep, "_trained", crash.trivial)
+    monkeypatch.setattr(sweeps, "_trained", crash.trivial)
     specs = [RunSpec(n=n, width=w) for n, w in itertools.product(range(100, 140), range(1, 51))]
-    assert len(sweep.chunks(specs)) == len(specs) == 2000
+    assert len(sweeps.chunks(specs)) == len(specs) == 2000
     all_of_them = [psutil.Process(pid) for pid in (os.getpid(), *(p.pid for p in cluster[1]))]
 
     def used() -> float:
@@ -94,7 +94,7 @@ def test_two_thousand_small_runs_cost_little_in_scheduling(
         executor._client.wait_for_workers(2, timeout=60)  # type: ignore[attr-defined]
         executor._client.run(crash.trivial, specs[:1])  # type: ignore[attr-defined] # imports torch
         began, cpu = time.perf_counter(), used()
-        assert sweep.sweep(specs, tmp_path, executor) == 2000
+        assert sweeps.sweep(specs, tmp_path, executor) == 2000
         wall, cpu = time.perf_counter() - began, used() - cpu
     assert len(records.read(tmp_path)) == 2000
     print(f"{cpu / 2:.2f} ms of CPU and {wall / 2:.2f} ms of wall time a run")
@@ -113,7 +113,7 @@ def test_a_worker_killed_midway_loses_nothing(
         worker.kill()
 
     with executors.dask(address) as executor:
-        done = sweep.sweep(crash.SPECS, tmp_path, executor, progress=kill, chunk=1)
+        done = sweeps.sweep(crash.SPECS, tmp_path, executor, progress=kill, chunk=1)
         assert done == len(crash.SPECS)
         assert len(executor._client.scheduler_info()["workers"]) == 1  # type: ignore[attr-defined]
     assert seen[0] < len(crash.SPECS) - 1

@@ -26,9 +26,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from threadpoolctl import threadpool_limits
 
-from samlib import data, data_files
-from samlib.data_files import Corrupt, Missing
 from samlib.errors import BadInput
+from samlib.training import data, data_files
+from samlib.training.data_files import Corrupt, Missing
 
 ROOT = os.environ.get("SAMLIB_DATA")  # read before the fixture below hides it
 SOURCE = load_digits()
@@ -53,7 +53,7 @@ def _alone(monkeypatch, tmp_path):
 def refused(kind, *parts, **arguments):
     """Assert that load refuses these arguments with one line that holds all parts; return it."""
     with pytest.raises(kind) as error:
-        data.load(**arguments)
+        data.load_data(**arguments)
     text = str(error.value)
     for part in parts:
         assert part in text
@@ -66,7 +66,7 @@ def refused(kind, *parts, **arguments):
 
 def test_digits_split_and_exact_pixels():
     assert data.names() == ["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "karate"]
-    d = data.load("digits", features="pixels")
+    d = data.load_data("digits", features="pixels")
     assert (d.x_train.shape, d.x_test.shape) == ((1437, 64), (360, 64))
     assert d.x_train.dtype == d.x_test.dtype == np.float64
     assert d.y_train.dtype == d.y_test.dtype == np.int64
@@ -80,15 +80,17 @@ def test_digits_split_and_exact_pixels():
 def test_digits_sha256_is_of_the_bytes_as_documented():
     content = bytes(int(v) for v in SOURCE.data.ravel()) + bytes(int(v) for v in SOURCE.target)
     expected = hashlib.sha256(content).hexdigest()
-    assert data.load("digits").sha256 == expected
-    assert data.load("digits", n=5, classes=(3, 8)).sha256 == expected  # of the set, not the subset
+    assert data.load_data("digits").sha256 == expected
+    assert (
+        data.load_data("digits", n=5, classes=(3, 8)).sha256 == expected
+    )  # of the set, not the subset
 
 
 def test_setting_p_is_the_first_hundred_threes_and_eights():
     rows = [i for i in range(1437) if SOURCE.target[i] in (3, 8)][:100]
     held_out = [i for i in range(1437, 1797) if SOURCE.target[i] in (3, 8)]
     for classes in ((3, 8), [8, 3]):  # relabelled in the order given
-        d = data.load("digits", n=100, classes=classes, features="pixels")
+        d = data.load_data("digits", n=100, classes=classes, features="pixels")
         same(d.x_train, SOURCE.data[rows] / 16 - 0.25)
         same(d.x_test, SOURCE.data[held_out] / 16 - 0.25)
         same(d.y_train, [classes.index(SOURCE.target[i]) for i in rows])
@@ -98,13 +100,14 @@ def test_setting_p_is_the_first_hundred_threes_and_eights():
 
 
 def test_digits_need_no_torch():
-    code = "import sys; from samlib import data; data.load('digits'); print('torch' in sys.modules)"
+    load = "from samlib import load_data; load_data('digits')"
+    code = f"import sys; {load}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
 def test_describe_is_json_and_dataset_is_frozen():
-    d = data.load("digits", n=30, seed=4, label_noise=0.1, features="pca:5")
+    d = data.load_data("digits", n=30, seed=4, label_noise=0.1, features="pca:5")
     expected = {"name": "digits", "n": 30, "n_test": 360, "num_features": 5, "num_classes": 10}
     expected |= {"features": "pca:5", "sha256": d.sha256, "label_noise": 0.1, "seed": 4}
     assert json.loads(json.dumps(d.describe())) == expected
@@ -116,28 +119,30 @@ def test_describe_is_json_and_dataset_is_frozen():
 
 
 def test_seeds_choose_subsets():
-    whole = data.load("digits", features="pixels").x_train
-    same(data.load("digits", n=40, features="pixels").x_train, whole[:40])
-    once, again, other = (data.load("digits", n=40, seed=s, features="pixels") for s in (1, 1, 2))
+    whole = data.load_data("digits", features="pixels").x_train
+    same(data.load_data("digits", n=40, features="pixels").x_train, whole[:40])
+    once, again, other = (
+        data.load_data("digits", n=40, seed=s, features="pixels") for s in (1, 1, 2)
+    )
     same(once.x_train, again.x_train)
     assert not np.array_equal(once.x_train, other.x_train)
     rows = [int(np.flatnonzero((whole == row).all(axis=1))[0]) for row in once.x_train]
     assert rows == sorted(set(rows))  # different images, kept in file order
-    same(data.load("digits", seed=7, features="pixels").x_train, whole)
+    same(data.load_data("digits", seed=7, features="pixels").x_train, whole)
 
 
 def test_one_load_leaves_the_next_alone():
-    first = data.load("digits", features="pixels")
+    first = data.load_data("digits", features="pixels")
     first.y_train[:], first.x_train[:] = -5, np.nan
-    second = data.load("digits", features="pixels")
+    second = data.load_data("digits", features="pixels")
     same(second.y_train, SOURCE.target[:1437])
     assert np.isfinite(second.x_train).all()
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.2, 0.5, 0.99, 1])
 def test_label_noise_moves_a_fraction_to_other_classes(fraction):
-    clean = data.load("digits", n=1000)
-    noisy, again = (data.load("digits", n=1000, label_noise=fraction) for _ in range(2))
+    clean = data.load_data("digits", n=1000)
+    noisy, again = (data.load_data("digits", n=1000, label_noise=fraction) for _ in range(2))
     assert (clean.y_train != noisy.y_train).sum() == round(1000 * fraction)
     same(noisy.y_train, again.y_train)
     same(noisy.y_test, clean.y_test)
@@ -147,7 +152,7 @@ def test_label_noise_moves_a_fraction_to_other_classes(fraction):
 
 def test_label_noise_is_seeded_and_uniform_over_the_other_classes():
     clean, shifts = SOURCE.target[:1437], np.zeros(10)
-    noisy = [data.load("digits", seed=seed, label_noise=0.9).y_train for seed in range(1, 9)]
+    noisy = [data.load_data("digits", seed=seed, label_noise=0.9).y_train for seed in range(1, 9)]
     assert not np.array_equal(noisy[0], noisy[1])
     for y in noisy:
         shifts += np.bincount((y - clean) % 10, minlength=10)
@@ -157,13 +162,13 @@ def test_label_noise_is_seeded_and_uniform_over_the_other_classes():
 
 
 def test_standard_has_the_moments_of_all_training_pixels_together():
-    d = data.load("digits", n=200)
+    d = data.load_data("digits", n=200)
     values = [int(v) for v in SOURCE.data[:200].ravel()]
     mean = sum(values) / len(values)
     deviation = (sum((v - mean) ** 2 for v in values) / len(values)) ** 0.5
     close(d.x_train, (SOURCE.data[:200] - mean) / deviation, atol=1e-12)
     close(d.x_test, (SOURCE.data[1437:] - mean) / deviation, atol=1e-12)
-    image = data.load("digits", n=200, features="image")
+    image = data.load_data("digits", n=200, features="image")
     assert image.x_train.shape == (200, 1, 8, 8)
     same(image.x_train.reshape(200, 64), d.x_train)
     assert image.describe()["num_features"] == 64
@@ -174,7 +179,7 @@ def test_pca_against_the_covariance(n, k):
     train, test = SOURCE.data[:n], SOURCE.data[1437:]
     mean = train.mean(axis=0)
     variance, vectors = np.linalg.eigh((train - mean).T @ (train - mean) / n)
-    d = data.load("digits", n=n, features=f"pca:{k}")
+    d = data.load_data("digits", n=n, features=f"pca:{k}")
     assert d.x_train.shape == (n, k)
     for j in range(k):
         v = vectors[:, -1 - j] * np.sign(vectors[np.abs(vectors[:, -1 - j]).argmax(), -1 - j])
@@ -246,7 +251,7 @@ def archive(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", SETS)
 def test_tiny_archives(tmp_path, archive, name):
     base, x, y = archive(name)
-    d = data.load(name, tmp_path, features="pixels")
+    d = data.load_data(name, tmp_path, features="pixels")
     same(d.x_train, x[:40].reshape(40, -1) / 255 - 0.25)  # channel, row, column
     same(d.x_test, x[40:].reshape(8, -1) / 255 - 0.25)
     same(np.concatenate([d.y_train, d.y_test]), y)
@@ -256,7 +261,7 @@ def test_tiny_archives(tmp_path, archive, name):
     assert d.class_names[3] == expected
     content = b"".join((base / file).read_bytes() for file in ORDER[name])
     assert d.sha256 == hashlib.sha256(content).hexdigest()
-    image, flat = (data.load(name, tmp_path, n=12, features=f) for f in ("image", "standard"))
+    image, flat = (data.load_data(name, tmp_path, n=12, features=f) for f in ("image", "standard"))
     for c in range(x.shape[1]):
         channel = x[:12, c].astype(float)
         mean, std = channel.mean(), channel.std()
@@ -274,7 +279,7 @@ def test_root_comes_from_argument_then_environment_then_home(tmp_path, archive, 
         (processed / file).write_bytes(b"not a tensor, and not to be read")
     refused(Missing, str(tmp_path / "home" / ".cache" / "samlib"), name="mnist")
     monkeypatch.setenv("SAMLIB_DATA", str(tmp_path / "env"))
-    assert len(data.load("mnist").x_train) == 40
+    assert len(data.load_data("mnist").x_train) == 40
     refused(Missing, "elsewhere", name="mnist", root=tmp_path / "elsewhere")
 
 
@@ -313,14 +318,14 @@ def test_nothing_is_downloaded_unless_asked(tmp_path, archive, monkeypatch, name
     file, kind, asked = base / ORDER[name][-1], getattr(datasets, data_files._KIND[name]), []
     content = file.read_bytes()
     monkeypatch.setattr(kind, "download", lambda self: asked.append(self.root))
-    data.load(name, tmp_path, download=True)  # all is there
+    data.load_data(name, tmp_path, download=True)  # all is there
     file.unlink()
     refused(Missing, str(file), f"`samlib data {name} --download`", name=name, root=tmp_path)
     assert asked == []
     refused(Missing, "download failed", name=name, root=tmp_path, download=True)
     assert asked == [tmp_path]
     monkeypatch.setattr(kind, "download", lambda self: file.write_bytes(content))
-    assert len(data.load(name, tmp_path, download=True).x_train) == 40
+    assert len(data.load_data(name, tmp_path, download=True).x_train) == 40
 
 
 def test_offline_download_is_one_clear_line(tmp_path):
@@ -370,7 +375,7 @@ def zip_of(folder: Path, prefix: str = "") -> Path:
 
 
 def test_folder_images_are_dealt_in_turn(folder):
-    d = data.load(folder, features="pixels")
+    d = data.load_data(folder, features="pixels")
     assert d.name == "insects"
     assert d.class_names == ("ant", "bee")
     assert d.y_train.dtype == np.int64
@@ -385,7 +390,7 @@ def test_a_channel_constant_in_training_is_zero_even_where_the_test_set_varies(f
         pixels = np.array(Image.open(file))
         pixels[..., 2] = 7 if "train" in file.parts else 10 * i
         Image.fromarray(pixels).save(file)
-    d = data.load(folder, features="image")
+    d = data.load_data(folder, features="image")
     for x in (d.x_train, d.x_test):
         assert not x[:, 2].any()
     close(d.x_train[:, :2].mean(axis=(0, 2, 3)), 0, atol=1e-12)
@@ -398,13 +403,13 @@ def test_folder_sha256_is_what_sha256sum_prints(folder):
         lines += f"{hashlib.sha256((folder / file).read_bytes()).hexdigest()}  {file}\n"
     expected = hashlib.sha256(lines.encode()).hexdigest()
     for _ in range(2):  # decoded, then from the copy
-        assert data.load(folder).sha256 == expected
+        assert data.load_data(folder).sha256 == expected
 
 
 @pytest.mark.parametrize("prefix", ["", "insects/"])
 def test_zip_holds_the_same_images_as_its_folder(folder, prefix):
     archive = zip_of(folder, prefix)
-    a, b = data.load(folder), data.load("set.zip", folder.parent)  # relative to the root
+    a, b = data.load_data(folder), data.load_data("set.zip", folder.parent)  # relative to the root
     for field in ("x_train", "y_train", "x_test", "y_test", "class_names"):
         same(getattr(a, field), getattr(b, field))
     assert b.name == "set"
@@ -417,11 +422,11 @@ def kept_files() -> list[Path]:
 
 def test_decoded_once_and_again_where_the_copy_is_spoilt(folder, monkeypatch):
     archive = zip_of(folder)
-    first = data.load(archive)
+    first = data.load_data(archive)
     (kept,) = kept_files()
     with monkeypatch.context() as patch:
         patch.setattr(Image, "open", None)  # a second decoding would fail
-        second = data.load(archive)
+        second = data.load_data(archive)
     for field in ("x_train", "y_train", "x_test", "y_test", "class_names", "sha256"):
         same(getattr(first, field), getattr(second, field))
     good = kept.read_bytes()
@@ -430,21 +435,21 @@ def test_decoded_once_and_again_where_the_copy_is_spoilt(folder, monkeypatch):
     ]
     for bad in (*flips, good[: len(good) // 2], b"", b"junk"):
         kept.write_bytes(bad)
-        same(data.load(archive).x_train, first.x_train)
+        same(data.load_data(archive).x_train, first.x_train)
         assert kept.read_bytes() != bad
 
 
 def test_a_changed_folder_is_read_again(folder):
     file, other = folder / "train/ant/0.png", folder / "train/ant/1.png"
-    before, times = data.load(folder), file.stat()
+    before, times = data.load_data(folder), file.stat()
     content = bytearray(other.read_bytes())
     file.write_bytes(bytes(content))
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # the content counts, not the time
-    after = data.load(folder)
+    after = data.load_data(folder)
     assert after.sha256 != before.sha256
     same(after.x_train[0], after.x_train[2])
     shutil.copy(file, folder / "train/ant/9.png")
-    assert len(data.load(folder).x_train) == 7
+    assert len(data.load_data(folder).x_train) == 7
 
 
 def test_an_interrupted_decoding_leaves_nothing_to_be_mistaken(folder, monkeypatch):
@@ -454,9 +459,9 @@ def test_an_interrupted_decoding_leaves_nothing_to_be_mistaken(folder, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(Image, "open", stop)
         with pytest.raises(KeyboardInterrupt):
-            data.load(zip_of(folder))
+            data.load_data(zip_of(folder))
     assert kept_files() == []
-    assert len(data.load(folder.parent / "set.zip").x_train) == 6
+    assert len(data.load_data(folder.parent / "set.zip").x_train) == 6
 
 
 def test_nothing_of_a_zip_is_unpacked_and_no_link_followed(folder):
@@ -465,7 +470,7 @@ def test_nothing_of_a_zip_is_unpacked_and_no_link_followed(folder):
         for member in ("../evil.png", "train/../../evil.png", "/evil.png", "..\\evil"):
             more.writestr(member, b"x")
     before = {f for f in root.rglob("*") if f.is_file()}
-    assert len(data.load(archive, root / "root").x_train) == 6
+    assert len(data.load_data(archive, root / "root").x_train) == 6
     new = {f for f in root.rglob("*") if f.is_file()} - before
     assert new
     assert all(root / "home/.cache/samlib" in f.parents for f in new)
@@ -527,10 +532,10 @@ def test_verify(tmp_path, archive):
         assert row == {"name": name, "status": status, "sha256": sha256}
         return reason
 
-    assert told("digits", "present", data.load("digits").sha256) == ""
+    assert told("digits", "present", data.load_data("digits").sha256) == ""
     assert "--download" in told("mnist", "absent")
     base, _, _ = archive("mnist")
-    assert told("mnist", "present", data.load("mnist", tmp_path).sha256) == ""
+    assert told("mnist", "present", data.load_data("mnist", tmp_path).sha256) == ""
     with (base / "train-images-idx3-ubyte").open("ab") as file:
         file.write(b"x")
     assert "train-images-idx3-ubyte is corrupt" in told("mnist", "corrupt")
@@ -551,7 +556,7 @@ def test_unknown_names_and_missing_paths(name):
 
 def test_n_counts_after_classes():
     available = int(np.isin(SOURCE.target[:1437], (3, 8)).sum())
-    assert len(data.load("digits", n=available, classes=(3, 8)).x_train) == available
+    assert len(data.load_data("digits", n=available, classes=(3, 8)).x_train) == available
     says = f"from 1 to {available}; the training set holds {available}"
     refused(BadInput, says, name="digits", n=available + 1, classes=(3, 8))
 

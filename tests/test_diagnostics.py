@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samlib.diagnostics import (
+from samlib.diagnostics.verdicts import (
     RUNNING,
     THRESHOLDS,
     Trace,
@@ -351,7 +351,7 @@ def test_a_running_run_whose_numbers_are_not_finite_has_diverged(which: int) -> 
 
 
 ELSEWHERE = {
-    "guess": "test_strict.py",  # used by samlib.plots.strict alone
+    "guess": "test_strict.py",  # used by figures.strict alone
     "spell": "test_spells.py",
     "first_step": "test_thirty_steps_are_needed",
     **dict.fromkeys(("recent", "last", "before"), "test_the_windows_of_the_running_verdict"),

@@ -1,4 +1,4 @@
-"""samlib.enclosures against exact rationals and many bits: each theorem restated by itself."""
+"""The enclosures against exact rationals and many bits: each theorem restated by itself."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 flint = pytest.importorskip("flint")
 from flint import arb, fmpq  # noqa: E402
 
-from samlib.balls import ball, balls, precision  # noqa: E402
-from samlib.enclosures import (  # noqa: E402
+from samlib.certify.ball_arithmetic import ball, balls, precision  # noqa: E402
+from samlib.certify.enclosures import (  # noqa: E402
     Discs,
     Inertia,
     ShiftedGradient,

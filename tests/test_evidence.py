@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from samlib import evidence, rechecks, records
+from samlib.certify import rechecks
 from samlib.errors import BadInput
-from samlib.evidence import Condition, Context, Exactly
+from samlib.experiments import evidence, records
+from samlib.experiments.evidence import Condition, Context, Exactly
 
 Entry = dict[str, Any]
 

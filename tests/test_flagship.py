@@ -9,9 +9,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from samlib import rules
-from samlib.runs import Run, RunSpec
-from samlib.train import objective, train_many
+from samlib.dynamics import rules
+from samlib.training.loop import objective, train_many
+from samlib.training.spec import Run, RunSpec
 
 P = RunSpec(
     classes=(3, 8),

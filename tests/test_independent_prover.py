@@ -22,9 +22,9 @@ import pytest
 
 flint = pytest.importorskip("flint")
 
-from samlib.balls import balls, precision  # noqa: E402
-from samlib.certify import Certificate  # noqa: E402
-from samlib.networks import NetworkLoss  # noqa: E402
+from samlib.certify.ball_arithmetic import balls, precision  # noqa: E402
+from samlib.certify.certificate import Certificate  # noqa: E402
+from samlib.certify.exact_network import NetworkLoss  # noqa: E402
 
 FOLDER = Path(__file__).parents[1] / "book" / "certificates"
 SOURCE = FOLDER / "prove_again.py"

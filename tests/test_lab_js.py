@@ -15,8 +15,12 @@ import pytest
 import sympy
 from browser import missing
 
-from samlib import diagnostics, lab, landscapes, points, rules, sam
+from samlib import lab
+from samlib.diagnostics import verdicts
+from samlib.dynamics import rules, trajectories
 from samlib.errors import BadInput
+from samlib.landscapes import symbolic
+from samlib.points import search, stability
 
 HERE = Path(__file__).parent
 STATIC = Path(lab.__file__).parent / "static"
@@ -50,7 +54,7 @@ def sizes(name: str, order: int) -> Callable[[Any], Any]:
 
     Rounding is relative to the terms, not to their sum: where they cancel, no program does better.
     """
-    landscape = landscapes.get(name)
+    landscape = symbolic.landscape(name)
     exprs = [landscape.expr]
     for _ in range(order):
         exprs = [e.diff(s) for e in exprs for s in landscape.symbols]
@@ -62,8 +66,8 @@ def random_cases(count: int, seed: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng(seed)
     cases = []
     for i in range(count):
-        name = landscapes.names()[i % len(landscapes.names())]
-        low, high = np.array(landscapes.get(name).box).T
+        name = symbolic.names()[i % len(symbolic.names())]
+        low, high = np.array(symbolic.landscape(name).box).T
         cases.append(
             {
                 "landscape": name,
@@ -79,10 +83,10 @@ def random_cases(count: int, seed: int) -> list[dict[str, Any]]:
 def test_derivatives_agree(node: Node) -> None:
     """f, ∇f and ∇²f: |difference| ≤ 1e-14 · max(1, Σ|terms|)."""
     cases = random_cases(500, seed=1)
-    measure = {(n, k): sizes(n, k) for n in landscapes.names() for k in range(3)}
+    measure = {(n, k): sizes(n, k) for n in symbolic.names() for k in range(3)}
     for case, result in zip(cases, node("values", cases), strict=True):
         name, x = case["landscape"], np.array(case["x"])
-        landscape, d = landscapes.get(name), len(x)
+        landscape, d = symbolic.landscape(name), len(x)
         for order, (key, value) in enumerate(
             [("f", landscape.f(x)), ("grad", landscape.grad(x)), ("hess", landscape.hess(x))]
         ):
@@ -98,10 +102,10 @@ def test_one_step_agrees(node: Node) -> None:
     is the error that rounding the terms by one unit would make along this way.
     """
     cases = random_cases(500, seed=2)
-    grad_size = {n: sizes(n, 1) for n in landscapes.names()}
+    grad_size = {n: sizes(n, 1) for n in symbolic.names()}
     for case, result in zip(cases, node("step", cases), strict=True):
         name, x, rho, rule = case["landscape"], np.array(case["x"]), case["rho"], case["rule"]
-        landscape = landscapes.get(name)
+        landscape = symbolic.landscape(name)
         g = landscape.grad(x)
         n = np.linalg.norm(g)
         u = g / n
@@ -127,16 +131,14 @@ def test_one_step_agrees(node: Node) -> None:
 
 
 def python_verdicts(name: str, x: Any, rho: Any, eta: Any, rule: str) -> list[str]:
-    landscape = landscapes.get(name)
-    path = sam.trajectory(landscape, x, rho, eta, 300, rule)
+    landscape = symbolic.landscape(name)
+    path = trajectories.trajectory(landscape, x, rho, eta, 300, rule)
     _, plus = rules.get(rule)(landscape, path, rho)
     with np.errstate(over="ignore", invalid="ignore"):
         norm, shifted = (np.linalg.norm(landscape.grad(z), axis=-1) for z in (path, plus))
     loss, shifted_loss = landscape.f(path), landscape.f(plus)
     return [
-        diagnostics.verdict(
-            diagnostics.Trace(loss[:, i], norm[:, i], shifted_loss[:, i], shifted[:, i])
-        )
+        verdicts.verdict(verdicts.Trace(loss[:, i], norm[:, i], shifted_loss[:, i], shifted[:, i]))
         for i in range(len(x))
     ]
 
@@ -149,14 +151,14 @@ def test_verdict_of_a_start_next_to_a_minimizer(node: Node) -> None:
     assert node("verdict", [{**case, "rule": "sam", "steps": 300}]) == ["hallucinated"]
 
 
-@pytest.mark.parametrize("name", landscapes.names())
+@pytest.mark.parametrize("name", symbolic.names())
 def test_verdicts_agree(node: Node, name: str) -> None:
     """200 trajectories of 300 steps: 100 of SAM, 50 of the exact gradient, 50 of gradient descent.
 
     Half of them start near the preset, so that there are verdicts other than "running".
     """
     rng = np.random.default_rng(3)
-    low, high = np.array(landscapes.get(name).box).T
+    low, high = np.array(symbolic.landscape(name).box).T
     preset = SOURCES[name]["preset"]
     seen = []
     for rule, count in [("sam", 100), ("exact", 50), ("gd", 50)]:
@@ -191,15 +193,15 @@ def test_verdicts_agree(node: Node, name: str) -> None:
      ("camel", 0.5), ("camel", 1.2), ("saddle", 0.1), ("surrogate-trap", 1.0), ("rosenbrock", 0.5)],
 )  # fmt: skip
 def test_hallucinated_points_agree(node: Node, name: str, rho: float) -> None:
-    """The same critical points, hallucinated points, kinds and η_max as samlib.points finds."""
-    landscape = landscapes.get(name)
+    """The same critical points, hallucinated points, kinds and η_max as Python finds."""
+    landscape = symbolic.landscape(name)
     (result,) = node("points", [{"landscape": name, "rho": rho}])
     d = landscape.dim
     inside = [
         c for c in result["critical"]
         if all(lo <= v <= hi for v, (lo, hi) in zip(c["x"], landscape.box, strict=False))
     ]  # fmt: skip
-    want = points.critical_points(landscape)
+    want = search.critical_points(landscape)
     assert len(inside) == len(want)
     for c in want:
         (match,) = (p for p in inside if np.allclose(p["x"][:d], c.x, atol=1e-6))
@@ -207,11 +209,11 @@ def test_hallucinated_points_agree(node: Node, name: str, rho: float) -> None:
     for c in result["critical"]:
         image = np.array(c["x"][:d])
         found = [p for p in result["found"] if np.allclose(p["image"][:d], image, atol=1e-9)]
-        expected = points.find_hallucinated(landscape, image, rho)
+        expected = search.find_hallucinated(landscape, image, rho)
         assert len(found) == len(expected)
         for h in expected:
             (match,) = (p for p in found if np.allclose(p["x"][:d], h.x, atol=1e-7))
-            truth = points.classify(landscape, h.x, rho)
+            truth = stability.classify(landscape, h.x, rho)
             assert match["kind"] == truth.kind
             if truth.kind == "attracting":
                 assert match["etaMax"] == pytest.approx(truth.eta_max, rel=1e-6)
@@ -228,14 +230,14 @@ def test_hallucinated_ring(node: Node, rho: float) -> None:
         assert {p["kind"] for p in result["found"]} == {"neutral"}
 
 
-BASINS = [(n, SOURCES[n]["preset"]["rho"], SOURCES[n]["preset"]["eta"]) for n in landscapes.names()]
+BASINS = [(n, SOURCES[n]["preset"]["rho"], SOURCES[n]["preset"]["eta"]) for n in symbolic.names()]
 BASINS += [("himmelblau", 0.5, 0.005), ("himmelblau", 2.0, 0.003), ("camel", 1.2, 0.05)]
 
 
 @pytest.mark.parametrize(("name", "rho", "eta"), BASINS)
 def test_early_exit_changes_no_label(node: Node, name: str, rho: float, eta: float) -> None:
     """Basins with early exit and with all steps done: the same label for every start."""
-    landscape = landscapes.get(name)
+    landscape = symbolic.landscape(name)
     (x0, x1), (y0, y1) = (*landscape.box, (0.0, 0.0))[:2]
     height = 1 if landscape.dim == 1 else 64
     request = {"landscape": name, "window": [x0, x1, y0, y1], "width": 64, "height": height}
@@ -254,7 +256,7 @@ def test_basin_labels_are_true(
     node: Node, name: str, rho: float, eta: float, rule: str, kind: str
 ) -> None:
     """What the lab colours as hallucinated (or as a minimizer's basin) Python confirms."""
-    landscape = landscapes.get(name)
+    landscape = symbolic.landscape(name)
     (x0, x1), (y0, y1) = landscape.box
     n = 24
     request = {"landscape": name, "window": [x0, x1, y0, y1], "width": n, "height": n,
@@ -264,7 +266,7 @@ def test_basin_labels_are_true(
     xs, ys = np.meshgrid(
         x0 + (x1 - x0) * (np.arange(n) + 0.5) / n, y1 - (y1 - y0) * (np.arange(n) + 0.5) / n
     )
-    end = sam.trajectory(landscape, np.stack([xs, ys], -1), rho, eta, 3000, rule)[-1]
+    end = trajectories.trajectory(landscape, np.stack([xs, ys], -1), rho, eta, 3000, rule)[-1]
     kinds = np.array(["undecided", *result["kinds"], *["gone"] * (255 - len(result["kinds"]))])[
         label
     ]
@@ -329,10 +331,10 @@ def test_javascript_is_small_and_stands_alone() -> None:
 
 def test_traits_follow() -> None:
     widget = lab.SamLab("double-well-2d", 1.2, 0.1, [0.7, 1.0], steps=50)
-    path = sam.trajectory(landscapes.get("double-well-2d"), [0.7, 1.0], 1.2, 0.1, 50)
+    path = trajectories.trajectory(symbolic.landscape("double-well-2d"), [0.7, 1.0], 1.2, 0.1, 50)
     assert widget.trajectory == path.tolist()
     widget.rho = 0.3
-    path = sam.trajectory(landscapes.get("double-well-2d"), [0.7, 1.0], 0.3, 0.1, 50)
+    path = trajectories.trajectory(symbolic.landscape("double-well-2d"), [0.7, 1.0], 0.3, 0.1, 50)
     assert widget.trajectory == path.tolist()
     widget.landscape = "double-well"  # one number: the start becomes the preset's
     assert widget.start == [0.6]
@@ -344,11 +346,11 @@ def test_traits_follow() -> None:
 
 
 def test_any_landscape() -> None:
-    widget = lab.SamLab(landscapes.Landscape("cos(a)", "a", name="wave"), 0.5, 0.1, 1.0)
+    widget = lab.SamLab(symbolic.Landscape("cos(a)", "a", name="wave"), 0.5, 0.1, 1.0)
     assert widget.landscape == "wave"
     assert widget.sources["wave"]["dim"] == 1
     with pytest.raises(BadInput, match="d = 3"):
-        lab.SamLab(landscapes.Landscape("x*y*z", ["x", "y", "z"]))
+        lab.SamLab(symbolic.Landscape("x*y*z", ["x", "y", "z"]))
 
 
 @pytest.mark.parametrize(
@@ -424,7 +426,7 @@ def test_mime_bundle() -> None:
 
 
 def test_state_survives_any_name() -> None:
-    tricky = landscapes.Landscape("x**2 + y**2", ["x", "y"], name="</script><b>'\"&")
+    tricky = symbolic.Landscape("x**2 + y**2", ["x", "y"], name="</script><b>'\"&")
     data, _ = lab.SamLab(tricky, 0.1, 0.1, [1.0, 1.0])._repr_mimebundle_()
     assert data["text/html"].count("</script>") == 1
     assert "<b>" not in data["text/html"]

@@ -19,12 +19,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samlib import codegen, identity, landscapes
+from samlib.certify import identity
 from samlib.errors import BadInput
-from samlib.expressions import KINKS
-from samlib.landscapes import Landscape
+from samlib.landscapes import codegen, symbolic
+from samlib.landscapes.expressions import KINKS
+from samlib.landscapes.symbolic import Landscape
 
-NAMES = landscapes.names()
+NAMES = symbolic.names()
 KINKED = Landscape(
     "Max(x, 0)**2*exp(-Abs(y)) + sqrt(2)*Max(x, y, 1)/10 + sign(x)*y"
     " + Piecewise((x, x < y), (y, True))",
@@ -60,7 +61,7 @@ def sizes(exprs: list[Any], landscape: Landscape, points: np.ndarray) -> np.ndar
 
 @pytest.mark.parametrize("name", NAMES)
 def test_derivatives_equal_sympys_at_high_precision(name: str) -> None:
-    landscape = landscapes.get(name)
+    landscape = symbolic.landscape(name)
     points = inside(landscape, 5)
     got = [landscape.f(points), landscape.grad(points), landscape.hess(points)]
     for exprs, values in zip(derivatives(landscape), got, strict=True):
@@ -73,7 +74,9 @@ def test_derivatives_equal_sympys_at_high_precision(name: str) -> None:
             assert (np.abs(row - truth) <= bound).all()
 
 
-@pytest.mark.parametrize("landscape", [*map(landscapes.get, NAMES), KINKED], ids=[*NAMES, "kinked"])
+@pytest.mark.parametrize(
+    "landscape", [*map(symbolic.landscape, NAMES), KINKED], ids=[*NAMES, "kinked"]
+)
 def test_torch_equals_numpy(landscape: Landscape) -> None:
     points = inside(landscape).reshape(4, 10, -1)
     for method in ("f", "grad", "hess"):
@@ -87,14 +90,14 @@ def test_torch_equals_numpy(landscape: Landscape) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_equals_torch_autograd(name: str) -> None:
-    landscape = landscapes.get(name)
+    landscape = symbolic.landscape(name)
     x = torch.tensor(inside(landscape), requires_grad=True)
     (gradient,) = torch.autograd.grad(landscape.f(x).sum(), x)
     np.testing.assert_allclose(landscape.grad(x.detach()), gradient, rtol=1e-12, atol=1e-10)
 
 
 def test_hessian_vector_product() -> None:
-    landscape = landscapes.get("camel")
+    landscape = symbolic.landscape("camel")
     x, v = inside(landscape, 6), inside(landscape, 6, seed=1)
     expected = np.stack([landscape.hess(a) @ b for a, b in zip(x, v, strict=True)])
     np.testing.assert_allclose(landscape.hvp(x, v), expected, rtol=1e-14)
@@ -121,7 +124,7 @@ def test_shapes_and_dtypes() -> None:
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 1)])
 def test_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(BadInput, match=r"it must be \(\.\.\., 2\)"):
-        landscapes.get("ring").grad(np.ones(shape))
+        symbolic.landscape("ring").grad(np.ones(shape))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +152,7 @@ def test_bad_boxes_and_names_are_refused() -> None:
     with pytest.raises(BadInput, match="box"):
         Landscape("x", ["x"], box=[(1, 0)])
     with pytest.raises(BadInput, match="himmelblau"):
-        landscapes.get("no-such-landscape")
+        symbolic.landscape("no-such-landscape")
 
 
 def test_sympy_symbols_of_the_caller_are_kept() -> None:
@@ -168,9 +171,9 @@ def test_overflow_is_silent() -> None:
     huge = np.array([[1e200, -1e200]])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert landscapes.get("ring").f(huge)[0] == np.inf
-        assert not np.isfinite(landscapes.get("beale").grad(huge)).any()
-        assert np.isnan(landscapes.get("ring").grad(np.array([np.nan, 0.0]))).all()
+        assert symbolic.landscape("ring").f(huge)[0] == np.inf
+        assert not np.isfinite(symbolic.landscape("beale").grad(huge)).any()
+        assert np.isnan(symbolic.landscape("ring").grad(np.array([np.nan, 0.0]))).all()
 
 
 def test_kinks_use_the_derivative_zero() -> None:
@@ -181,7 +184,7 @@ def test_kinks_use_the_derivative_zero() -> None:
     np.testing.assert_array_equal(modulus.hess(x)[:, 0, 0], [0, 0, 0])
     assert not relu.smooth
     assert not modulus.smooth
-    assert landscapes.get("ring").smooth
+    assert symbolic.landscape("ring").smooth
     with pytest.raises(BadInput, match="kinks"):
         relu.ball_grad([flint.arb(1)])
 
@@ -333,7 +336,7 @@ def exact(value: Fraction) -> Any:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_balls_contain_the_exact_rational_derivatives(name: str) -> None:
-    landscape = landscapes.get(name)
+    landscape = symbolic.landscape(name)
     point = [Fraction(k + 2, 7) for k in range(landscape.dim)]
     at = {s: sympy.Rational(p.numerator, p.denominator)
           for s, p in zip(landscape.symbols, point, strict=True)}  # fmt: skip
@@ -347,7 +350,7 @@ def test_balls_contain_the_exact_rational_derivatives(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "landscape", [*map(landscapes.get, NAMES), ELEMENTARY], ids=[*NAMES, "elementary"]
+    "landscape", [*map(symbolic.landscape, NAMES), ELEMENTARY], ids=[*NAMES, "elementary"]
 )
 def test_balls_contain_the_float_values_of_their_points(landscape: Landscape) -> None:
     radius, rng = 1e-4, np.random.default_rng(3)
@@ -380,7 +383,7 @@ def in_node(script: str) -> Any:
     return json.loads(done.stdout)
 
 
-JAVASCRIPT = {name: landscapes.get(name) for name in NAMES} | {"elementary": ELEMENTARY}
+JAVASCRIPT = {name: symbolic.landscape(name) for name in NAMES} | {"elementary": ELEMENTARY}
 
 
 @pytest.fixture(scope="module")
@@ -417,12 +420,12 @@ def test_javascript_of_kinks_equals_numpy() -> None:
 
 def test_javascript_has_no_power_calls() -> None:
     for name in NAMES:
-        assert "Math.pow" not in landscapes.get(name).javascript()
+        assert "Math.pow" not in symbolic.landscape(name).javascript()
 
 
 def test_latex_is_that_of_the_expression() -> None:
     for name in NAMES:
-        landscape = landscapes.get(name)
+        landscape = symbolic.landscape(name)
         assert landscape.latex() == sympy.latex(landscape.expr) != ""
 
 
@@ -430,7 +433,7 @@ def test_latex_is_that_of_the_expression() -> None:
 @settings(max_examples=50, deadline=None)
 def test_ring_depends_on_the_radius_alone(x: list[float]) -> None:
     radius2 = x[0] ** 2 + x[1] ** 2
-    landscape = landscapes.get("ring")
+    landscape = symbolic.landscape("ring")
     assert landscape.f(x) == pytest.approx((radius2 - 1) ** 2 / 4, abs=1e-12)
     np.testing.assert_allclose(landscape.grad(x), (radius2 - 1) * np.array(x), atol=1e-12)
 
@@ -452,8 +455,8 @@ def test_import_is_instant_and_light() -> None:
 
 def test_theory_modules_do_not_load_torch() -> None:
     code = (
-        "import sys; from samlib import landscapes, rules, sam\n"
-        "sam.trajectory(landscapes.get('ring'), [0.5, 0.2], 0.1, 0.1, 5)\n"
+        "import sys; from samlib import landscape, trajectory\n"
+        "trajectory(landscape('ring'), [0.5, 0.2], 0.1, 0.1, 5)\n"
         "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

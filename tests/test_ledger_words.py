@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from samlib import claims
-from samlib.claims import Claim
+import samlib
 from samlib.errors import BadInput
-from samlib.evidence import Chapter, Context, Record, Stored, Test
+from samlib.experiments import ledger as claims
+from samlib.experiments.evidence import Chapter, Context, Record, Stored, Test
+from samlib.experiments.ledger import Claim
 
 Entry = dict[str, Any]
 A: Entry = {"id": "a", "source": "ours", "statement": "It is so.", "kind": "theorem",
@@ -185,7 +186,7 @@ def test_a_ledger_is_read_from_its_file(tmp_path: Path) -> None:
 
 
 def test_the_books_ledger_is_the_one_that_is_read_by_default() -> None:
-    assert Path(claims.__file__).resolve().parents[1] == claims.PROJECT
+    assert Path(samlib.__file__).resolve().parents[1] == claims.PROJECT
     assert len(claims.load()) == len(claims.load(claims.PROJECT / "book" / "claims.yml")) > 10
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from figures import deep, noise, remedy, strict, style, training
 from matplotlib.colors import to_hex
 
 from samlib.errors import BadInput
-from samlib.plots import deep, noise, remedy, strict, style, training
 
 
 @pytest.mark.parametrize("marks", [training.MARKS, noise.MARKS, strict.OUTCOMES])

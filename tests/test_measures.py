@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from samlib import measures, train
 from samlib.errors import BadInput
-from samlib.runs import RunSpec
+from samlib.experiments import measures
+from samlib.training import loop
+from samlib.training.spec import RunSpec
 
 SPEC = RunSpec(n=80, width=4, rho=2.0, lr=0.05, steps=10, dtype="float64")
 
 
 def test_the_image_of_a_constant_predictor() -> None:
-    run = train.train(dataclasses.replace(SPEC, rho=0.0))
-    f, _ = train.objective(SPEC)
+    run = loop.train(dataclasses.replace(SPEC, rho=0.0))
+    f, _ = loop.objective(SPEC)
     got, _ = measures.image(dataclasses.replace(run, theta=np.zeros_like(run.theta)), f)
     prior = np.bincount(f.y.numpy()) / 80
     assert got["entropy"] == pytest.approx(np.log(10), abs=1e-12)
@@ -26,8 +27,8 @@ def test_the_image_of_a_constant_predictor() -> None:
 
 
 def test_the_image_lies_at_x_plus() -> None:
-    run = train.train(SPEC)
-    f, _ = train.objective(SPEC)
+    run = loop.train(SPEC)
+    f, _ = loop.objective(SPEC)
     got, _ = measures.image(run, f)
     x = torch.as_tensor(run.theta)[None]
     g = f.grad(x)[0]
@@ -39,14 +40,14 @@ def test_the_image_lies_at_x_plus() -> None:
 
 
 def test_a_run_that_diverged_is_not_measured() -> None:
-    run = train.train(SPEC)
+    run = loop.train(SPEC)
     gone = dataclasses.replace(run, theta=np.full_like(run.theta, np.nan))
-    assert measures.take(["norms", "image"], gone, train.objective(SPEC)[0]) == ({}, {})
+    assert measures.take(["norms", "image"], gone, loop.objective(SPEC)[0]) == ({}, {})
 
 
 def test_a_logistic_output_is_the_probability_of_the_second_class() -> None:
     spec = dataclasses.replace(SPEC, classes=(3, 8), loss="logistic")
-    f, _ = train.objective(spec)
+    f, _ = loop.objective(spec)
     theta = f.initial(0)[None]
     p = f.predictions(theta)[0]
     assert p.sum(0).numpy() == pytest.approx(1, abs=1e-12)
@@ -55,16 +56,16 @@ def test_a_logistic_output_is_the_probability_of_the_second_class() -> None:
 
 
 def test_an_unknown_measure_is_named() -> None:
-    run = train.train(SPEC)
+    run = loop.train(SPEC)
     with pytest.raises(BadInput, match="image"):
-        measures.take(["nothing"], run, train.objective(SPEC)[0])
+        measures.take(["nothing"], run, loop.objective(SPEC)[0])
 
 
 def test_units_that_are_off_are_counted_by_hand() -> None:
     """Two ReLU units: one is dead by its bias at x, and the other is cut off by SAM's step."""
     spec = dataclasses.replace(SPEC, width=2, activation="relu", rho=1e-9)
-    f, _ = train.objective(spec)
-    run = train.train(spec)
+    f, _ = loop.objective(spec)
+    run = loop.train(spec)
     w, b = run.theta[: 2 * 64].reshape(2, 64), run.theta[2 * 64 : 2 * 64 + 2]
     z = f.x.numpy() @ w.T + b
     got, _ = measures.units(run, f)
@@ -89,7 +90,7 @@ def test_units_that_are_off_are_counted_by_hand() -> None:
 
 def test_saturated_tanh_units_are_off_in_every_layer() -> None:
     spec = dataclasses.replace(SPEC, depth=2, rho=0.0)
-    run, (f, _) = train.train(spec), train.objective(spec)
+    run, (f, _) = loop.train(spec), loop.objective(spec)
     theta = np.zeros_like(run.theta)  # all activations are 0: nothing is saturated
     assert measures.units(dataclasses.replace(run, theta=theta), f)[0]["off"] == 0
     theta[4 * 64 + 1] = theta[4 * 64 + 4 + 16] = 5.0  # one bias in each layer of four
@@ -105,7 +106,7 @@ def test_saturated_tanh_units_are_off_in_every_layer() -> None:
 
 
 def test_norms_are_those_of_the_parameters() -> None:
-    run, (f, _) = train.train(SPEC), train.objective(SPEC)
+    run, (f, _) = loop.train(SPEC), loop.objective(SPEC)
     got, _ = measures.norms(run, f)
     start = f.initial(0).numpy()
     assert got["norm"] == pytest.approx(np.sqrt((run.theta**2).sum()))
@@ -117,8 +118,8 @@ def test_norms_are_those_of_the_parameters() -> None:
 def test_the_look_is_as_long_as_each_rule_says() -> None:
     """SAM looks ρ far, without the norm ρ‖∇f‖, and ASAM less than ρ times the largest weight."""
     for rule in ("sam", "unnormalised", "asam"):
-        run = train.train(dataclasses.replace(SPEC, rule=rule))
-        f, _ = train.objective(SPEC)
+        run = loop.train(dataclasses.replace(SPEC, rule=rule))
+        f, _ = loop.objective(SPEC)
         got, _ = measures.perturbation(run, f)
         for name, x in (("look", torch.as_tensor(run.theta)), ("look_start", f.initial(0))):
             g = f.grad(x[None])[0]

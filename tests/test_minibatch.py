@@ -11,18 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samlib import minibatch, train
 from samlib.errors import BadInput
-from samlib.objective import Objective
-from samlib.runs import RunSpec
+from samlib.training import loop, minibatch
+from samlib.training.spec import RunSpec
+from samlib.training.stacked_loss import Objective
 
 SMALL = RunSpec(n=60, width=3, rho=1.5, lr=0.1, steps=25, dtype="float64")
 
 
 def test_without_noise_it_is_training() -> None:
-    f, _ = train.objective(SMALL)
+    f, _ = loop.objective(SMALL)
     x, curves = minibatch.descend(f, f.initial(0)[None], 1.5, 0.1, 25, every=1)
-    run = train.train(SMALL)
+    run = loop.train(SMALL)
     assert x[0].numpy() == pytest.approx(run.theta, abs=1e-12)
     for name in ("loss", "grad_norm", "shifted_loss", "shifted_grad_norm"):
         assert curves[name][:, 0] == pytest.approx(getattr(run.trace, name), abs=1e-12)
@@ -32,7 +32,7 @@ def test_without_noise_it_is_training() -> None:
 
 @pytest.mark.parametrize(("ascent", "update"), [(None, 7), (7, None), (7, 7), (5, 9), (60, 1)])
 def test_each_gradient_is_taken_on_its_own_batch(ascent: int | None, update: int | None) -> None:
-    f, _ = train.objective(SMALL)
+    f, _ = loop.objective(SMALL)
     x = f.initial(3)[None]
     order = torch.randperm(60, generator=torch.Generator().manual_seed(8))
 
@@ -50,7 +50,7 @@ def test_each_gradient_is_taken_on_its_own_batch(ascent: int | None, update: int
 
 
 def test_hessian_products_are_those_of_the_batch_of_the_gradient_before() -> None:
-    f, _ = train.objective(SMALL)
+    f, _ = loop.objective(SMALL)
     rows = torch.arange(9)
     noisy = minibatch.Alternating(f, cycle([rows, None]))
     x, v = f.initial(0)[None], f.initial(1)[None]
@@ -63,7 +63,7 @@ def test_hessian_products_are_those_of_the_batch_of_the_gradient_before() -> Non
 
 
 def test_a_batch_larger_than_the_data_is_named() -> None:
-    f, _ = train.objective(SMALL)
+    f, _ = loop.objective(SMALL)
     with pytest.raises(BadInput, match="ascent"):
         minibatch.descend(f, f.initial(0)[None], 1.0, 0.1, 1, ascent=61)
 
@@ -71,7 +71,7 @@ def test_a_batch_larger_than_the_data_is_named() -> None:
 @pytest.fixture(scope="module")
 def hallucinating() -> tuple[Objective, Tensor, dict[str, NDArray[Any]]]:
     """Five networks on digits after 1500 full-batch steps at radius 2, and their curves."""
-    f, _ = train.objective(RunSpec(n=500, width=16))
+    f, _ = loop.objective(RunSpec(n=500, width=16))
     start = torch.stack([f.initial(seed) for seed in range(5)])
     x, curves = minibatch.descend(f, start, 2.0, 0.03, 1500, every=1500)
     return f, x, {k: v[-1] for k, v in curves.items()}

@@ -22,9 +22,12 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from samlib import SAM, BadInput, HallucinationMonitor, data, diagnostics, models, records
-from samlib.runs import RunSpec
-from samlib.train import train
+from samlib import SAM, BadInput, HallucinationMonitor
+from samlib.diagnostics import verdicts as diagnostics
+from samlib.experiments import records
+from samlib.training import data, models
+from samlib.training.loop import train
+from samlib.training.spec import RunSpec
 
 torch.set_num_threads(1)
 Array = NDArray[np.float64]
@@ -236,7 +239,7 @@ def test_the_baseline_says_what_a_high_loss_is(monkeypatch: pytest.MonkeyPatch) 
     assert diagnostics.running_verdict(*stuck) == "converged"
     assert diagnostics.running_verdict(*stuck, baseline=1.0) == "stalled: chaotic"
     assert diagnostics.running_verdict(*stuck, baseline=3.0) == "converged"
-    monkeypatch.setattr("samlib.monitor.running_verdict", lambda *_, baseline: f"{baseline}")
+    monkeypatch.setattr("samlib.optim.monitor.running_verdict", lambda *_, baseline: f"{baseline}")
     for given in (None, 0.5):
         opt, closure = problem()
         monitor = HallucinationMonitor(opt, baseline=given)
@@ -257,9 +260,9 @@ def test_verdicts_do_not_depend_on_the_units_of_loss_and_weights() -> None:
 
 # On digits, live.
 def digits(rho: float, seed: int = 0) -> tuple[SAM, Callable[[], Any]]:
-    ds = data.load("digits", n=500)
+    ds = data.load_data("digits", n=500)
     x, y = torch.tensor(ds.x_train, dtype=torch.float32), torch.tensor(ds.y_train)
-    model = models.build("mlp", in_features=64, out_features=10, width=16, seed=seed)
+    model = models.build_model("mlp", in_features=64, out_features=10, width=16, seed=seed)
     opt = SAM(model.parameters(), torch.optim.SGD, rho=rho, lr=0.03)
 
     def closure() -> Any:
@@ -593,7 +596,7 @@ def test_an_entry_of_the_history_is_the_mean_of_the_readings_since_the_last(
         judged.append(np.array(columns))
         return "running"
 
-    monkeypatch.setattr("samlib.monitor.running_verdict", rule)
+    monkeypatch.setattr("samlib.optim.monitor.running_verdict", rule)
     opt, closure = problem(0.05)
     monitor = HallucinationMonitor(opt, every=1)
     rows, expected, due = [], [], 0.0

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from samlib import SAM, BadInput, HallucinationMonitor
-from samlib.monitor import Reading
-from samlib.optim import StepInfo
+from samlib.optim.monitor import Reading
+from samlib.optim.sam import StepInfo
 
 torch.set_num_threads(1)
 
@@ -57,7 +57,7 @@ class Rule:
 @pytest.fixture
 def rule(monkeypatch: pytest.MonkeyPatch) -> Rule:
     made = Rule()
-    monkeypatch.setattr("samlib.monitor.running_verdict", made)
+    monkeypatch.setattr("samlib.optim.monitor.running_verdict", made)
     return made
 
 

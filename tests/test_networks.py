@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from samlib.balls import balls, fraction, precision
+from samlib.certify.ball_arithmetic import balls, fraction, precision
+from samlib.certify.exact_network import NetworkLoss
 from samlib.errors import BadInput
-from samlib.networks import NetworkLoss
 
 OUTPUTS = {"ce": 3, "mse": 2, "logistic": 1}
 DECAY = 0.03

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from samlib import SAM, BadInput
-from samlib.optim import ramp
+from samlib.optim.sam import ramp
 
 torch.set_num_threads(1)
 Array = NDArray[np.float64]

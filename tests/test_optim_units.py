@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from samlib import SAM, BadInput
-from samlib.optim import StepInfo, _eager, _Used, freeze_batchnorm, ramp
+from samlib.optim.sam import StepInfo, _eager, _Used, freeze_batchnorm, ramp
 
 torch.set_num_threads(1)
 A = torch.tensor([1.0, 4.0], dtype=torch.float64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,11 +13,11 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from figures import training
+from figures.contents import contents
 from matplotlib.figure import Figure
 
-from samlib import records
-from samlib.plots import training
-from samlib.plots.contents import contents
+from samlib.experiments import records
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -96,7 +97,7 @@ def test_a_changed_figure_fails_the_comparison(tmp_path: Path, drawn: float, cod
     source = "\n".join(
         [
             "import matplotlib.pyplot as plt",
-            "import samlib.plots",
+            "import figures",
             f"plt.plot([0, 1], [3.0, {drawn}])",
             "plt.show()",
         ]
@@ -118,8 +119,10 @@ def test_a_changed_figure_fails_the_comparison(tmp_path: Path, drawn: float, cod
     (tmp_path / "trial.ipynb").write_text(json.dumps(notebook))
     config = str(ROOT / "tests" / "nbval_sanitize.cfg")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval"]
+    path = os.pathsep.join([str(ROOT / "book"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [*command, "--nbval-sanitize-with", config, "trial.ipynb"],
         **{"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 180},
+        env={**os.environ, "PYTHONPATH": path},
     )
     assert done.returncode == code, done.stdout[-2000:]

@@ -11,19 +11,16 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from samlib import Landscape, landscapes, newton, points, sam, sphere
+from samlib import Landscape
+from samlib.certify.exact_network import NetworkLoss
+from samlib.dynamics import trajectories
 from samlib.errors import BadInput
-from samlib.networks import NetworkLoss
-from samlib.points import (
-    classify,
-    continue_in_rho,
-    critical_kind,
-    critical_points,
-    find_hallucinated,
-    from_torch,
-    refine,
-    two_point_guess,
-)
+from samlib.landscapes import protocol, symbolic
+from samlib.landscapes.torch_loss import from_torch
+from samlib.points import lagrange, search
+from samlib.points.continuation import continue_in_rho
+from samlib.points.search import critical_points, find_hallucinated, refine, two_point_guess
+from samlib.points.stability import classify, critical_kind
 
 Array = Any
 TEN_DIGITS = 1e-10
@@ -37,7 +34,7 @@ def ascend(landscape: Any, x: Array, rho: float) -> tuple[float, Array, float]:
     return norm, plus, float(np.sqrt(np.sum(landscape.grad(plus) ** 2)))
 
 
-def assert_hallucinated(landscape: Any, p: points.HallucinatedPoint) -> None:
+def assert_hallucinated(landscape: Any, p: search.HallucinatedPoint) -> None:
     norm, plus, residual = ascend(landscape, p.x, p.rho)
     assert norm > 1e-6
     assert residual <= 1e-10
@@ -45,11 +42,11 @@ def assert_hallucinated(landscape: Any, p: points.HallucinatedPoint) -> None:
     assert p.grad_norm == pytest.approx(norm, rel=1e-12)
 
 
-def xs(found: list[points.HallucinatedPoint]) -> list[list[float]]:
+def xs(found: list[search.HallucinatedPoint]) -> list[list[float]]:
     return [p.x.tolist() for p in found]
 
 
-def only(found: list[points.HallucinatedPoint]) -> points.HallucinatedPoint:
+def only(found: list[search.HallucinatedPoint]) -> search.HallucinatedPoint:
     assert len(found) == 1
     return found[0]
 
@@ -75,13 +72,13 @@ def only(found: list[points.HallucinatedPoint]) -> points.HallucinatedPoint:
 )
 def test_double_well_is_complete(rho: float, image: int, expected: list[float]) -> None:
     """Theory §3: ±ρ with image 0 below 1, ±(ρ − 1) with image ∓1 between 1 and 2, none else."""
-    found = find_hallucinated(landscapes.get("double-well"), [image], rho)
+    found = find_hallucinated(symbolic.landscape("double-well"), [image], rho)
     assert_allclose([p.x[0] for p in found], expected, atol=1e-15)
 
 
 def test_double_well_multipliers() -> None:
     """1 + η at ±ρ (repelling) and 1 − 2η at ±(ρ − 1) (attracting for η < 1)."""
-    well = landscapes.get("double-well")
+    well = symbolic.landscape("double-well")
     c = classify(well, [0.5], 0.5)
     assert c.kind == "repelling"
     assert c.image_kind == "maximizer"
@@ -98,7 +95,9 @@ def test_double_well_multipliers() -> None:
 @pytest.mark.parametrize("rho", np.linspace(1.01, 1.99, 15))
 def test_maximizer_interval_is_all_of_1_to_2(rho: float) -> None:
     """d = 1 from the maximizer 0 to the image −1, ρ̄ → 2: one for every ρ in (1, 2)."""
-    assert_allclose(xs(find_hallucinated(landscapes.get("double-well"), [-1], rho)), [[rho - 1]])
+    assert_allclose(
+        xs(find_hallucinated(symbolic.landscape("double-well"), [-1], rho)), [[rho - 1]]
+    )
 
 
 class Counterexample:
@@ -144,7 +143,7 @@ def test_counterexample_has_none_at_a_sequence_of_rho() -> None:
 def test_exact_examples_in_the_plane(
     name: str, last: float, image_kind: str, eta_max: float
 ) -> None:
-    landscape = landscapes.get(name)
+    landscape = symbolic.landscape(name)
     p = next(p for p in find_hallucinated(landscape, [-1, 0], 6 / 5) if abs(p.x[1]) < 1e-9)
     assert_allclose(p.x, [1 / 5, 0], atol=1e-15)
     assert p.grad_norm == pytest.approx(24 / 125, rel=1e-14)
@@ -156,14 +155,16 @@ def test_exact_examples_in_the_plane(
 
 
 def test_attracting_without_any_maximizer() -> None:
-    found = critical_points(landscapes.get("double-well-2d"))
+    found = critical_points(symbolic.landscape("double-well-2d"))
     assert sorted(c.kind for c in found) == ["minimizer", "minimizer", "saddle"]
-    path = sam.trajectory(landscapes.get("double-well-2d"), np.array([0.5, 0.3]), 1.2, 0.1, 400)
+    path = trajectories.trajectory(
+        symbolic.landscape("double-well-2d"), np.array([0.5, 0.3]), 1.2, 0.1, 400
+    )
     assert_allclose(path[-1], [0.2, 0], atol=1e-12)
 
 
 def test_twist_is_a_constrained_minimum_that_repels_for_every_eta() -> None:
-    twist = landscapes.get("twist")
+    twist = symbolic.landscape("twist")
     p = next(p for p in find_hallucinated(twist, [0, 0], 1) if p.x[0] > 0.999)
     assert_allclose(p.x, [1, 0], atol=1e-14)
     c = classify(twist, [1, 0], 1)
@@ -193,9 +194,9 @@ CUBIC = Landscape(
 )
 
 
-def a_few_points() -> list[tuple[Any, points.HallucinatedPoint]]:
+def a_few_points() -> list[tuple[Any, search.HallucinatedPoint]]:
     """Hallucinated points in two and three variables, of images of several kinds."""
-    himmelblau = landscapes.get("himmelblau")
+    himmelblau = symbolic.landscape("himmelblau")
     found = [
         (himmelblau, p)
         for c in critical_points(himmelblau)[::2]
@@ -269,7 +270,7 @@ def test_isotropic_image_attracts_iff_s_is_positive() -> None:
 
 def test_constrained_maximum_in_the_plane() -> None:
     """Never attracts if det H_* > 0 (det A < 0); with a saddle as image it can."""
-    f = landscapes.get("himmelblau")
+    f = symbolic.landscape("himmelblau")
     nine = critical_points(f)
     top = next(c.x for c in nine if c.kind == "maximizer")
     for c in (c for c in nine if c.kind == "minimizer"):
@@ -277,7 +278,7 @@ def test_constrained_maximum_in_the_plane() -> None:
         found = classify(f, refine(f, two_point_guess(f, top, c.x, rho), c.x, rho).x, rho)
         assert found.S[0, 0] < 0
         assert found.kind == "saddle"
-    c = classify(landscapes.get("double-well-saddle"), [1 / 5, 0], 6 / 5)
+    c = classify(symbolic.landscape("double-well-saddle"), [1 / 5, 0], 6 / 5)
     assert_allclose(c.S, [[-21 / 4]], rtol=1e-13)
     assert c.kind == "attracting"
 
@@ -286,11 +287,11 @@ def test_constrained_maximum_in_the_plane() -> None:
 
 
 @pytest.fixture(scope="module")
-def nine() -> list[points.CriticalPoint]:
-    return critical_points(landscapes.get("himmelblau"))
+def nine() -> list[search.CriticalPoint]:
+    return critical_points(symbolic.landscape("himmelblau"))
 
 
-def test_himmelblau_has_nine_critical_points(nine: list[points.CriticalPoint]) -> None:
+def test_himmelblau_has_nine_critical_points(nine: list[search.CriticalPoint]) -> None:
     kinds = [c.kind for c in nine]
     assert {k: kinds.count(k) for k in set(kinds)} == {"minimizer": 4, "saddle": 4, "maximizer": 1}
     known = [[3, 2], [-2.805118, 3.131312], [-3.779310, -3.283186], [3.584428, -1.848126]]
@@ -299,12 +300,12 @@ def test_himmelblau_has_nine_critical_points(nine: list[points.CriticalPoint]) -
         assert min(np.linalg.norm(c.x - point) for c in minimizers) < 2e-6
     assert_allclose([c.value for c in minimizers], 0, atol=1e-20)
     for c in nine:
-        assert np.linalg.norm(landscapes.get("himmelblau").grad(c.x)) < 1e-12
+        assert np.linalg.norm(symbolic.landscape("himmelblau").grad(c.x)) < 1e-12
 
 
-def test_all_72_ordered_pairs_of_himmelblau(nine: list[points.CriticalPoint]) -> None:
+def test_all_72_ordered_pairs_of_himmelblau(nine: list[search.CriticalPoint]) -> None:
     """On the predicted side at |ρ − D| = 1e-4, none on the other; 29 attract."""
-    f, delta, attracting, pairs = landscapes.get("himmelblau"), 1e-4, 0, 0
+    f, delta, attracting, pairs = symbolic.landscape("himmelblau"), 1e-4, 0, 0
     for centre in nine:
         for other in nine:
             if other is centre:
@@ -336,8 +337,8 @@ def test_all_72_ordered_pairs_of_himmelblau(nine: list[points.CriticalPoint]) ->
     assert (pairs, attracting) == (72, 29)
 
 
-def test_expansion_is_second_order(nine: list[points.CriticalPoint]) -> None:
-    f = landscapes.get("himmelblau")
+def test_expansion_is_second_order(nine: list[search.CriticalPoint]) -> None:
+    f = symbolic.landscape("himmelblau")
     centre, other = nine[0].x, nine[4].x
     distance = float(np.linalg.norm(other - centre))
     errors = []
@@ -363,7 +364,7 @@ def tanh_pair() -> tuple[Any, Array, Array]:
     loss = NetworkLoss(x, y, 3, loss="mse", decay="1/100")
     start = np.random.default_rng(0).standard_normal(loss.dim)
     end = minimize(loss.f, start, jac=loss.grad, method="BFGS", options={"gtol": 1e-9}).x
-    image = sphere.stationary_image(loss, end)
+    image = lagrange.stationary_image(loss, end)
     return loss, image, loss.flip_unit(image, 0)
 
 
@@ -397,9 +398,9 @@ def test_none_for_small_rho_and_the_bound_is_sharp() -> None:
         assert_allclose(p.x, [rho], rtol=1e-15)
 
 
-def test_himmelblau_has_none_below_its_bound(nine: list[points.CriticalPoint]) -> None:
+def test_himmelblau_has_none_below_its_bound(nine: list[search.CriticalPoint]) -> None:
     """λ and L₂ (a bound of ‖D³f‖ on the ball) at each minimizer."""
-    f = landscapes.get("himmelblau")
+    f = symbolic.landscape("himmelblau")
     for c in (c for c in nine if c.kind == "minimizer"):
         lam = c.eigenvalues.min()
         # third derivatives: f_xxx = 24x, f_xxy = 4, f_xyy = 4, f_yyy = 24y; the operator norm is at
@@ -419,9 +420,9 @@ def test_convex_has_none() -> None:
         assert find_hallucinated(f, minimum.x, rho) == []
 
 
-def test_saddles_have_them_at_every_small_rho(nine: list[points.CriticalPoint]) -> None:
+def test_saddles_have_them_at_every_small_rho(nine: list[search.CriticalPoint]) -> None:
     """x_s ± ρv_i + O(ρ²), v_i of a negative eigenvalue; they repel along v_i."""
-    f = landscapes.get("himmelblau")
+    f = symbolic.landscape("himmelblau")
     for c in (c for c in nine if c.kind != "minimizer"):
         values, vectors = np.linalg.eigh(f.hess(c.x))
         down = vectors[:, values < 0].T
@@ -442,7 +443,7 @@ def test_saddles_have_them_at_every_small_rho(nine: list[points.CriticalPoint]) 
 
 def test_saddle_traps_and_lets_go() -> None:
     """On ½(x² − y²), ρ = η = 0.1: trapped from (1e-6, 0.099), escapes from (1e-6, 0.101)."""
-    f = landscapes.get("saddle")
+    f = symbolic.landscape("saddle")
     found = find_hallucinated(f, [0, 0], 0.1)
     assert_allclose(xs(found), [[0, -0.1], [0, 0.1]], atol=1e-16)
     c = classify(f, found[1].x, 0.1)
@@ -455,7 +456,7 @@ def test_saddle_traps_and_lets_go() -> None:
             plus = x + 0.1 * g / np.hypot(*g)
             x = x - 0.1 * np.array([plus[0], -plus[1]])
         assert (np.hypot(*x) < 0.2) == trapped
-    path = sam.trajectory(f, np.array([[1e-6, 0.099], [1e-6, 0.101]]), 0.1, 0.1, 2000)
+    path = trajectories.trajectory(f, np.array([[1e-6, 0.099], [1e-6, 0.101]]), 0.1, 0.1, 2000)
     # the direction that repels is weak near 0: trapped for good
     assert np.abs(path[-1, 0]).max() < 0.2
     assert np.abs(path[-1, 1]).max() > 1e3
@@ -468,7 +469,7 @@ def test_saddle_traps_and_lets_go() -> None:
 @pytest.mark.parametrize("rho", [1.1, 1.5, 1.9])
 def test_ring(angle: float, rho: float) -> None:
     """Theory §2: a hallucinated ring of radius ρ − 1 for 1 < ρ < 2, A = 2 e_r e_rᵀ."""
-    ring = landscapes.get("ring")
+    ring = symbolic.landscape("ring")
     e = np.array([np.cos(angle), np.sin(angle)])
     p = only(find_hallucinated(ring, e, rho))
     assert_allclose(p.x, -(rho - 1) * e, atol=1e-14)
@@ -476,12 +477,12 @@ def test_ring(angle: float, rho: float) -> None:
     assert_allclose(c.A, 2 * np.outer(e, e), atol=1e-12)
     assert (c.kind, c.normally_attracting, c.image_kind) == ("neutral", True, "degenerate")
     assert c.eta_max == pytest.approx(1, rel=1e-12)
-    path = sam.trajectory(ring, p.x + np.array([0.02, 0.01]), rho, 0.3, 300)
+    path = trajectories.trajectory(ring, p.x + np.array([0.02, 0.01]), rho, 0.3, 300)
     assert np.linalg.norm(path[-1]) == pytest.approx(rho - 1, abs=1e-12)
 
 
 def test_ring_outside_its_interval_and_from_its_centre() -> None:
-    ring = landscapes.get("ring")
+    ring = symbolic.landscape("ring")
     for rho in (0.5, 1.0, 2.0, 2.5):
         assert find_hallucinated(ring, [1, 0], rho) == []
     whole = find_hallucinated(ring, [0, 0], 0.6)  # f is constant on the circle: all of it
@@ -626,9 +627,9 @@ def test_points_of_the_unnormalised_variant() -> None:
 # ---- many landscapes -----------------------------------------------------------------------------
 
 MANY = [
-    landscapes.get("beale"),
-    landscapes.get("rosenbrock"),
-    landscapes.get("camel"),
+    symbolic.landscape("beale"),
+    symbolic.landscape("rosenbrock"),
+    symbolic.landscape("camel"),
     Landscape("sin(3*x)*cos(2*y) + (x**2 + y**2)/10", ["x", "y"], "eggbox", box=[(-2, 2)] * 2),
     Landscape("tanh(x*y) + log(1 + x**2 + y**4) - atan(y - x/2)**2", ["x", "y"], "tangents",
               box=[(-3, 3)] * 2),
@@ -689,7 +690,7 @@ def test_known_critical_points() -> None:
 
 def test_continuation_follows_the_exact_branch() -> None:
     """x = (ρ − 1, 0) and ‖g‖ = x(1 − x²), from 1 to 2 where the gradient vanishes."""
-    f = landscapes.get("double-well-2d")
+    f = symbolic.landscape("double-well-2d")
     start = next(p for p in find_hallucinated(f, [-1, 0], 1.2) if abs(p.x[1]) < 1e-9)
     branch = continue_in_rho(f, start, 1.9)
     assert branch.ended == "reached"
@@ -711,9 +712,9 @@ def test_continuation_follows_the_exact_branch() -> None:
     assert len(continue_in_rho(f, start, 1.2).rho) == 1
 
 
-def test_continuation_ends_at_a_fold_and_goes_round_it(nine: list[points.CriticalPoint]) -> None:
+def test_continuation_ends_at_a_fold_and_goes_round_it(nine: list[search.CriticalPoint]) -> None:
     """The branches from two critical points of Himmelblau meet in a fold: it is one branch."""
-    f, centre = landscapes.get("himmelblau"), nine[0].x
+    f, centre = symbolic.landscape("himmelblau"), nine[0].x
     ends = nine[6].x, nine[7].x
     radii = [float(np.linalg.norm(x - centre)) for x in ends]
     folds = []
@@ -752,7 +753,7 @@ def test_continuation_stops_at_a_kink() -> None:
 
 
 def test_torch_loss_is_a_landscape() -> None:
-    himmelblau = landscapes.get("himmelblau")
+    himmelblau = symbolic.landscape("himmelblau")
     f = from_torch(lambda p: (p[0] ** 2 + p[1] - 11) ** 2 + (p[0] + p[1] ** 2 - 7) ** 2, 2)
     x = np.random.default_rng(0).uniform(-5, 5, (3, 4, 2))
     v = np.random.default_rng(1).uniform(-1, 1, (3, 4, 2))
@@ -793,7 +794,7 @@ def test_without_dense_hessians_the_answers_are_the_same(
         return p, branch, found, classify(loss, p.x, rho)
 
     p, branch, found, c = answers()
-    monkeypatch.setattr(newton, "DENSE", 0)
+    monkeypatch.setattr(protocol, "DENSE", 0)
     p2, branch2, found2, c2 = answers()
     assert_allclose(p2.x, p.x, atol=1e-8)
     assert branch2.ended == branch.ended
@@ -864,13 +865,13 @@ def test_one_eigenvalue_among_four_hundred_decides(
 
 
 def test_import_is_light() -> None:
-    code = "import sys, samlib.points; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
+    code = "import sys, samlib.points.search; sys.exit(bool({'torch', 'scipy'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # ---- bad input -----------------------------------------------------------------------------------
 
-WELL = landscapes.get("double-well-2d")
+WELL = symbolic.landscape("double-well-2d")
 
 
 @pytest.mark.parametrize("rho", [0, -1.0, np.nan, np.inf, "a", None])
@@ -940,6 +941,6 @@ def test_other_bad_input() -> None:
         continue_in_rho(WELL, start, 1.5, max_step=0)
     with pytest.raises(BadInput, match="box"):
         continue_in_rho(WELL, start, 1.5, box=[(0, 1)])
-    wrong = points.HallucinatedPoint(np.array([0.7, 0.7]), start.image, 1.2, 1.0, 0.0)
+    wrong = search.HallucinatedPoint(np.array([0.7, 0.7]), start.image, 1.2, 1.0, 0.0)
     with pytest.raises(BadInput, match="not hallucinated"):
         continue_in_rho(WELL, wrong, 1.5)

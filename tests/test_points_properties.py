@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from samlib import Landscape
-from samlib.points import HallucinatedPoint, classify, critical_points, find_hallucinated
+from samlib.points.search import HallucinatedPoint, critical_points, find_hallucinated
+from samlib.points.stability import classify
 
 Array = Any
 BOUNDED = settings(

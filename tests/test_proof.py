@@ -1,4 +1,4 @@
-"""samlib.proof on functions made to measure, whose A, losses and boxes are known exactly.
+"""samlib.certify.proof on functions made to measure, whose A, losses and boxes are known exactly.
 
 Near x_h and near its image x⁺ the functions are polynomials that can be chosen freely, so what is
 provable about them can be worked out by hand.
@@ -17,9 +17,9 @@ import pytest
 flint = pytest.importorskip("flint")
 from flint import arb, fmpq  # noqa: E402
 
-from samlib.balls import balls, precision  # noqa: E402
-from samlib.enclosures import Inertia, ShiftedGradient  # noqa: E402
-from samlib.proof import Basin, Claims, NotCertified, Proof, _down, _value, inverse  # noqa: E402
+from samlib.certify.ball_arithmetic import balls, precision  # noqa: E402
+from samlib.certify.enclosures import Inertia, ShiftedGradient  # noqa: E402
+from samlib.certify.proof import Basin, Claims, NotCertified, Proof, _down, _value, inverse  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from samlib import rechecks
-from samlib.certify import Certificate, NotCertified
+from samlib.certify import rechecks
+from samlib.certify.certificate import Certificate
+from samlib.certify.proof import NotCertified
 from samlib.errors import BadInput
 
 STORED = Path(__file__).resolve().parents[1] / "book" / "certificates"
@@ -86,7 +87,7 @@ def test_the_digest_covers_all_code_that_a_proof_runs() -> None:
     """Whatever of samlib is imported while certificates of all kinds are loaded and proved."""
     code = f"""
 import sys
-from samlib.certify import Certificate
+from samlib import Certificate
 for name in ("twist", "tanh-2-3-1-flip-0", "digits-3v8"):
     Certificate.load({str(STORED)!r} + f"/{{name}}.json").recheck()
 print(*(m.partition(".")[2] for m in sys.modules if m.startswith("samlib.")))
@@ -101,6 +102,6 @@ def test_another_version_is_another_prover(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(rechecks.metadata, "version", lambda name: f"{name} 99")
     assert rechecks.prover.__wrapped__() != before
     monkeypatch.undo()
-    changed = rechecks.modules() | {"proof": b""}
+    changed = rechecks.modules() | {"certify.proof": b""}
     monkeypatch.setattr(rechecks, "modules", lambda: changed)
     assert rechecks.prover.__wrapped__() != before

@@ -21,9 +21,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from samlib import data, diagnostics, records, sweep
-from samlib.diagnostics import Trace, grad_ratio, loss_gap, sensitivity, stall_kind, verdict
-from samlib.runs import RunSpec
+from samlib.diagnostics import verdicts as diagnostics
+from samlib.diagnostics.verdicts import (
+    Trace,
+    grad_ratio,
+    loss_gap,
+    sensitivity,
+    stall_kind,
+    verdict,
+)
+from samlib.experiments import records, sweeps
+from samlib.training import data
+from samlib.training.spec import RunSpec
 
 RECORDS = Path(__file__).resolve().parents[1] / "book" / "records"
 FOLDERS = sorted(p.parent for p in RECORDS.glob("*/runs.jsonl"))
@@ -122,7 +131,7 @@ def test_each_experiment_holds_its_grid_and_keeps_the_steps_it_says(known: Known
         due = steps.setdefault((experiment, record["spec"]["steps"]), curves["step"])
         assert np.array_equal(curves["step"], due)
     for experiment, found in ids.items():
-        table, specs = sweep.load(RECORDS.parent / "experiments" / f"{experiment}.toml")
+        table, specs = sweeps.load(RECORDS.parent / "experiments" / f"{experiment}.toml")
         assert sorted(found) == sorted({s.id for s in specs})
         for last in {s.steps for s in specs}:
             spaced = np.expm1(np.linspace(0, np.log1p(last), table.get("points", 200)))
@@ -196,7 +205,7 @@ def test_baselines_are_those_of_the_labels(known: Known) -> None:
             assert 0 < max(found) < np.log(10)
             continue
         cut = {"n": n, "classes": classes, "features": "standard", "label_noise": noise}
-        labels = data.load(name, seed=seed, **cut).y_train
+        labels = data.load_data(name, seed=seed, **cut).y_train
         prior = np.bincount(labels) / len(labels)
         entropy, square = -(prior * np.log(prior)).sum(), (prior * (1 - prior)).sum() / 2
         assert found.pop() == pytest.approx(square if loss == "mse" else entropy, abs=1e-12)

@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from samlib import curves, records
 from samlib.errors import BadInput
+from samlib.experiments import array_store as curves
+from samlib.experiments import records
+from samlib.training import provenance
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "_ext"))
 
@@ -26,7 +28,7 @@ CURVES = {"step": np.arange(3, dtype=np.float32), "loss": np.ones(3, dtype=np.fl
 
 def record(rho: float) -> records.Record:
     spec = {"rho": rho}
-    return {"id": records.identity(spec), "spec": spec, "verdict": "converged", "metrics": {}}
+    return {"id": provenance.identity(spec), "spec": spec, "verdict": "converged", "metrics": {}}
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -142,8 +144,8 @@ def test_all_records_of_the_book_are_small_clean_and_packed() -> None:
 
 
 def test_the_id_depends_on_the_spec_alone() -> None:
-    assert records.identity({"a": 1, "b": 2}) == records.identity({"b": 2, "a": 1})
-    assert records.identity({"a": 1}) != records.identity({"a": 2})
+    assert provenance.identity({"a": 1, "b": 2}) == provenance.identity({"b": 2, "a": 1})
+    assert provenance.identity({"a": 1}) != provenance.identity({"a": 2})
 
 
 def spoilt(change: dict[str, object]) -> bytes:
@@ -333,11 +335,11 @@ def test_curves_that_cannot_be_read_are_not_packed_away(tmp_path: Path) -> None:
 
 
 def test_a_processor_without_a_name_has_one_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    records._cpu.cache_clear()
+    provenance._cpu.cache_clear()
     monkeypatch.setattr(Path, "read_text", lambda self: "processor : 0")
-    assert records._cpu() == (platform.processor() or platform.machine()) != ""
+    assert provenance._cpu() == (platform.processor() or platform.machine()) != ""
     monkeypatch.undo()
-    records._cpu.cache_clear()
+    provenance._cpu.cache_clear()
 
 
 def test_a_broken_line_is_named_not_skipped(tmp_path: Path) -> None:
@@ -361,12 +363,12 @@ def test_an_unwritable_folder_is_refused_before_work(tmp_path: Path) -> None:
 
 
 def test_json_has_no_nan() -> None:
-    clean = records.sanitised({"a": float("nan"), "b": float("inf"), "c": 1.0, "d": None})
+    clean = provenance.sanitised({"a": float("nan"), "b": float("inf"), "c": 1.0, "d": None})
     assert json.dumps(clean, allow_nan=False) == '{"a": null, "b": null, "c": 1.0, "d": null}'
 
 
 def test_provenance_says_where_a_run_came_from() -> None:
-    p = records.provenance(0.0, "cpu", 1)
+    p = provenance.provenance(0.0, "cpu", 1)
     assert p["started"] == "1970-01-01T00:00:00Z"
     for key in ("commit", "clean", "python", "torch", "numpy", "samlib", "hardware", "threads"):
         assert key in p
@@ -396,10 +398,10 @@ def test_clean_is_a_checkout_of_its_commit_without_changes(
     tmp_path: Path, checkout: Callable[..., str]
 ) -> None:
     def clean() -> object:
-        records._commit.cache_clear()
-        return records._commit(tmp_path / "pkg")["clean"]
+        provenance._commit.cache_clear()
+        return provenance._commit(tmp_path / "pkg")["clean"]
 
-    assert records._commit(tmp_path / "pkg") == {
+    assert provenance._commit(tmp_path / "pkg") == {
         "commit": checkout("rev-parse", "HEAD"),
         "clean": True,
     }
@@ -424,17 +426,17 @@ def test_code_of_no_repository_has_no_commit(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, checkout: Callable[..., str]
 ) -> None:
     nothing = {"commit": None, "clean": None}
-    records._commit.cache_clear()
-    assert records._commit(tmp_path_factory.mktemp("plain")) == nothing
+    provenance._commit.cache_clear()
+    assert provenance._commit(tmp_path_factory.mktemp("plain")) == nothing
     (tmp_path / "site-packages").mkdir()  # an environment inside somebody's checkout
     (tmp_path / "site-packages" / "code.py").write_text("1\n")
-    assert records._commit(tmp_path / "site-packages") == nothing
+    assert provenance._commit(tmp_path / "site-packages") == nothing
 
 
 def test_the_provenance_of_a_run_is_that_of_this_code() -> None:
-    records._commit.cache_clear()
-    here = records._commit(Path(records.__file__).parent)
-    where = records.provenance(0.0, "cpu", 1)
+    provenance._commit.cache_clear()
+    here = provenance._commit(Path(records.__file__).parent)
+    where = provenance.provenance(0.0, "cpu", 1)
     assert (where["commit"], where["clean"]) == (here["commit"], here["clean"])
 
 

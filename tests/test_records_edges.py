@@ -15,15 +15,16 @@ import pytest
 import torch
 
 import samlib
-from samlib import records
 from samlib.errors import BadInput
+from samlib.experiments import records
+from samlib.training import provenance
 
 Record = dict[str, Any]
 
 
 def record(rho: float, **more: Any) -> Record:
     spec = {"rho": rho}
-    made = {"id": records.identity(spec), "spec": spec, "verdict": "converged", "metrics": {}}
+    made = {"id": provenance.identity(spec), "spec": spec, "verdict": "converged", "metrics": {}}
     return made | more
 
 
@@ -49,10 +50,10 @@ def first_loss(folder: Path, rho: float) -> float:
 def test_an_id_is_a_digest_of_sorted_json() -> None:
     text = b'{"a": [1.5, null], "b": "x"}'
     due = hashlib.sha256(text).hexdigest()
-    assert records.identity({"b": "x", "a": [1.5, None]}) == due[:16]
+    assert provenance.identity({"b": "x", "a": [1.5, None]}) == due[:16]
     for number in (np.nan, np.inf):
         with pytest.raises(ValueError, match="JSON"):
-            records.identity({"a": number})
+            provenance.identity({"a": number})
 
 
 def test_a_line_is_the_record_as_sorted_json(tmp_path: Path) -> None:
@@ -266,7 +267,7 @@ def test_a_selection_compares_fields_with_their_defaults() -> None:
 
 def test_only_numbers_that_json_lacks_are_lost() -> None:
     metrics = {"a": -np.inf, "b": 1.5, "c": "nan", "d": 3, "e": None, "f": np.nan, "g": True}
-    clean = records.sanitised(metrics)
+    clean = provenance.sanitised(metrics)
     assert list(clean.items()) == [
         ("a", None), ("b", 1.5), ("c", "nan"), ("d", 3), ("e", None), ("f", None), ("g", True),
     ]  # fmt: skip
@@ -277,14 +278,14 @@ def test_the_origin_of_a_run_names_the_versions_and_the_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a fast {device}")
-    monkeypatch.setattr(records, "_cpu", lambda: "an abacus")
-    monkeypatch.setattr(records, "_commit", lambda: {"commit": "c0ffee", "clean": False})
+    monkeypatch.setattr(provenance, "_cpu", lambda: "an abacus")
+    monkeypatch.setattr(provenance, "_commit", lambda: {"commit": "c0ffee", "clean": False})
     due = {
         "commit": "c0ffee", "clean": False, "samlib": samlib.__version__, "device": "cpu",
         "python": platform.python_version(), "torch": torch.__version__, "threads": 3,
         "numpy": np.__version__, "hardware": "an abacus", "started": "2001-09-09T01:46:40Z",
     }  # fmt: skip
-    assert records.provenance(1e9, "cpu", 3) == due
-    other = records.provenance(0.0, "cuda:1", 3)
+    assert provenance.provenance(1e9, "cpu", 3) == due
+    other = provenance.provenance(0.0, "cuda:1", 3)
     new = {"device": "cuda:1", "hardware": "a fast cuda:1", "started": "1970-01-01T00:00:00Z"}
     assert other == due | new

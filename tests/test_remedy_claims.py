@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from samlib import records
-from samlib.records import Record
+from samlib.experiments import records
+from samlib.experiments.records import Record
 
 FOLDER = Path(__file__).parents[1] / "book" / "records"
 

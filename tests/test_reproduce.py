@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from samlib import claims, diagnostics, records, reproduce, sweep
 from samlib.cli import main
-from samlib.runs import RunSpec
+from samlib.diagnostics import verdicts
+from samlib.experiments import ledger, records, reproduction, sweeps
+from samlib.training.spec import RunSpec
 
-RECORDS = claims.PROJECT / "book" / "records"
+RECORDS = ledger.PROJECT / "book" / "records"
 SPECS = [
     RunSpec(n=40, width=3, steps=30, rho=rho, lr=0.1, seed=s) for rho in (0, 2) for s in (0, 1)
 ]
@@ -33,9 +34,9 @@ LEDGER = """
 
 @pytest.fixture
 def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(claims, "PROJECT", tmp_path)
+    monkeypatch.setattr(ledger, "PROJECT", tmp_path)
     folder = tmp_path / "book" / "records" / "small"
-    sweep.sweep(SPECS, folder)
+    sweeps.sweep(SPECS, folder)
     (tmp_path / "book" / "claims.yml").write_text(LEDGER)
     return folder / "runs.jsonl"
 
@@ -77,7 +78,7 @@ def test_another_loss_is_found_out_unless_the_run_is_chaotic(record: Path) -> No
 
     def same(verdict: str, again: float, rises: bool = True, **metrics: Any) -> bool:
         was = {"verdict": metrics.pop("v", verdict), "metrics": run["metrics"] | metrics}
-        return reproduce.Repeat("small", run | was, verdict, again, rises).same
+        return reproduction.Repeat("small", run | was, verdict, again, rises).same
 
     assert same("hallucinated", 1.2399)
     assert not same("hallucinated", 1.2401)
@@ -95,14 +96,14 @@ def test_another_loss_is_found_out_unless_the_run_is_chaotic(record: Path) -> No
 def test_runs_recorded_on_two_kinds_of_cpu_are_the_same() -> None:
     """81 pairs of records are of one run, on CPUs that round differently. One pair differs."""
     twice: dict[str, list[tuple[str, records.Record]]] = {}
-    for name, run in reproduce.recorded():
+    for name, run in reproduction.recorded():
         twice.setdefault(run["id"], []).append((name, run))
     repeats, other = [], []
     for (name, run), *rest in twice.values():
         for _, again in rest:
             if run["provenance"]["hardware"] != again["provenance"]["hardware"]:
-                loss, rises = again["metrics"]["loss"], reproduce.rises(name, run["id"])
-                repeats.append(reproduce.Repeat(name, run, again["verdict"], loss, rises))
+                loss, rises = again["metrics"]["loss"], reproduction.rises(name, run["id"])
+                repeats.append(reproduction.Repeat(name, run, again["verdict"], loss, rises))
                 other += [] if repeats[-1].same else [repeats[-1]]
     assert len(repeats) == 81
     assert all(r.record["verdict"] == r.verdict for r in repeats)
@@ -112,13 +113,13 @@ def test_runs_recorded_on_two_kinds_of_cpu_are_the_same() -> None:
 
 
 def test_claims_rest_on_the_runs_that_they_speak_of_and_that_their_tests_read() -> None:
-    found = reproduce.resting_on(reproduce.find("monitor-agrees"))
+    found = reproduction.resting_on(reproduction.find("monitor-agrees"))
     assert len(found) == 360
     assert {name for name, _ in found} == {"monitor-fresh", "monitor-fresh-mnist"}
-    found = reproduce.resting_on(reproduce.find("image-is-constant"))
-    assert {run["verdict"] for _, run in found} <= set(diagnostics.VERDICTS)
+    found = reproduction.resting_on(reproduction.find("image-is-constant"))
+    assert {run["verdict"] for _, run in found} <= set(verdicts.VERDICTS)
     assert len({(name, run["id"]) for name, run in found}) == len(found) == 372
-    assert len(reproduce.recorded()) == sum(
+    assert len(reproduction.recorded()) == sum(
         path.read_text().count("\n") for path in RECORDS.glob("*/runs.jsonl")
     )
 
@@ -128,7 +129,7 @@ def test_claims_rest_on_the_runs_that_they_speak_of_and_that_their_tests_read() 
                           (0.0231, 0.02322, False), (0.0, 0.0, True), (-1.0, 1.0, False)],
 )  # fmt: skip
 def test_three_digits(a: float, b: float, close: bool) -> None:
-    assert reproduce.agree(a, b) is close
+    assert reproduction.agree(a, b) is close
 
 
 def test_a_claim_without_records_says_how_to_check_it(

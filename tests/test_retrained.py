@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from samlib import records, train
-from samlib.reproduce import agree
-from samlib.runs import RunSpec
+from samlib.experiments import records
+from samlib.experiments.reproduction import agree
+from samlib.training import loop
+from samlib.training.spec import RunSpec
 
 RECORDS = Path(__file__).resolve().parents[1] / "book" / "records"
 PINNED = [
@@ -31,7 +32,7 @@ PINNED = [
 @pytest.mark.parametrize(("experiment", "run_id"), PINNED)
 def test_a_recorded_run_trained_again_is_the_same(experiment: str, run_id: str) -> None:
     (record,) = (r for r in records.read(RECORDS / experiment) if r["id"] == run_id)
-    run = train.train(RunSpec.from_json(record["spec"]), device="cpu")
+    run = loop.train(RunSpec.from_json(record["spec"]), device="cpu")
     assert run.spec.id == run_id
     assert run.verdict == record["verdict"]
     for name in ("loss", "twin_loss", "baseline"):  # to one unit of the sixth digit

@@ -10,14 +10,15 @@ import pytest
 import sympy
 import torch
 
-from samlib import landscapes, rules
+from samlib.dynamics import rules
 from samlib.errors import BadInput
+from samlib.landscapes import symbolic
 
 SURFACES = ["double-well", "double-well-2d", "himmelblau", "camel", "surrogate-trap", "ring"]
 
 
 def points(name: str, count: int = 12) -> np.ndarray:
-    low, high = np.array(landscapes.get(name).box).T
+    low, high = np.array(symbolic.landscape(name).box).T
     return np.random.default_rng(1).uniform(low, high, size=(count, len(low)))
 
 
@@ -28,7 +29,7 @@ def unit(g: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", SURFACES)
 @pytest.mark.parametrize("rho", [0.3, 1.2])
 def test_exact_equals_sympys_derivative_of_the_surrogate(name: str, rho: float) -> None:
-    landscape = landscapes.get(name)
+    landscape = symbolic.landscape(name)
     xs = [sympy.Symbol(s.name, real=True) for s in landscape.symbols]
     f = landscape.expr.subs(dict(zip(landscape.symbols, xs, strict=True)))
     gradient = [f.diff(x) for x in xs]
@@ -44,7 +45,7 @@ def test_exact_equals_sympys_derivative_of_the_surrogate(name: str, rho: float) 
 
 @pytest.mark.parametrize("name", SURFACES)
 def test_exact_equals_autograd_through_the_composition(name: str) -> None:
-    landscape, rho = landscapes.get(name), 0.7
+    landscape, rho = symbolic.landscape(name), 0.7
     x = torch.tensor(points(name), requires_grad=True)
     (g,) = torch.autograd.grad(landscape.f(x).sum(), x, create_graph=True)
     x_plus = x + rho * g / g.norm(dim=-1, keepdim=True)
@@ -56,7 +57,7 @@ def test_exact_equals_autograd_through_the_composition(name: str) -> None:
 
 @pytest.mark.parametrize("name", SURFACES)
 def test_each_rule_equals_its_equation(name: str) -> None:
-    landscape, rho, alpha = landscapes.get(name), 0.4, 0.3
+    landscape, rho, alpha = symbolic.landscape(name), 0.4, 0.3
     for x in points(name):
         g = landscape.grad(x)
         plus = x + rho * unit(g)
@@ -91,14 +92,18 @@ def test_each_rule_equals_its_equation(name: str) -> None:
 
 
 def test_gsam_is_sam_on_the_line() -> None:
-    landscape, x = landscapes.get("double-well"), points("double-well")
+    landscape, x = symbolic.landscape("double-well"), points("double-well")
     got = rules.gsam(landscape, x, 1.2, alpha=0.5)[0]
     np.testing.assert_allclose(got, rules.sam(landscape, x, 1.2)[0], rtol=1e-13)
 
 
 @pytest.mark.parametrize("name", rules.names())
 def test_rules_are_the_same_in_torch_and_batched(name: str) -> None:
-    rule, landscape, x = rules.get(name), landscapes.get("camel"), points("camel").reshape(3, 4, 2)
+    rule, landscape, x = (
+        rules.get(name),
+        symbolic.landscape("camel"),
+        points("camel").reshape(3, 4, 2),
+    )
     rho = np.linspace(0.1, 1.2, 12).reshape(3, 4, 1)
     direction, plus = rule(landscape, x, rho)
     tensors = rule(landscape, torch.tensor(x), torch.tensor(rho))
@@ -112,7 +117,7 @@ def test_rules_are_the_same_in_torch_and_batched(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["sam", "exact", "asam", "unnormalised"])
 def test_rho_zero_is_gradient_descent_bit_for_bit(name: str) -> None:
-    landscape, x = landscapes.get("himmelblau"), points("himmelblau")
+    landscape, x = symbolic.landscape("himmelblau"), points("himmelblau")
     direction, plus = rules.get(name)(landscape, x, 0.0)
     np.testing.assert_array_equal(direction, landscape.grad(x))
     np.testing.assert_array_equal(plus, x)
@@ -121,7 +126,7 @@ def test_rho_zero_is_gradient_descent_bit_for_bit(name: str) -> None:
 @pytest.mark.parametrize("name", rules.names())
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_zero_gradient_stays_put(name: str, dtype: str) -> None:
-    landscape = landscapes.get("double-well-2d")
+    landscape = symbolic.landscape("double-well-2d")
     critical = np.array([[0, 0], [1, 0], [-1, 0]], dtype=dtype)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -137,7 +142,7 @@ def test_infinities_pass_without_a_warning(name: str) -> None:
     x = np.array([[1e300, 1e300], [np.inf, 0.0], [np.nan, 1.0]])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        direction, _ = rules.get(name)(landscapes.get("ring"), x, 0.5)
+        direction, _ = rules.get(name)(symbolic.landscape("ring"), x, 0.5)
     assert not np.isfinite(direction).all(-1).any()
 
 
@@ -162,7 +167,7 @@ def test_sam_evaluates_the_gradient_twice_and_no_hessian() -> None:
 
 def test_surrogate_trap_has_a_zero_of_the_exact_gradient_that_sam_has_not() -> None:
     """theory §4: f = x − x³/3 − y²/2 + x²y, ρ = 1, at the origin."""
-    landscape, origin = landscapes.get("surrogate-trap"), np.zeros(2)
+    landscape, origin = symbolic.landscape("surrogate-trap"), np.zeros(2)
     np.testing.assert_array_equal(rules.exact(landscape, origin, 1.0)[0], [0.0, 0.0])
     np.testing.assert_array_equal(rules.sam(landscape, origin, 1.0)[0], [0.0, 1.0])
 
@@ -180,7 +185,7 @@ def test_a_zero_of_the_shifted_gradient_is_a_zero_of_the_exact_one(
     name: str, rho: float, x_h: list[float], image: list[float]
 ) -> None:
     """theory §4; and the Hessian of the surrogate there is MᵀH_*M."""
-    landscape, x = landscapes.get(name), np.array(x_h)
+    landscape, x = symbolic.landscape(name), np.array(x_h)
     direction, plus = rules.sam(landscape, x, rho)
     np.testing.assert_allclose(plus, image, atol=1e-15)
     np.testing.assert_allclose(direction, 0, atol=1e-15)
@@ -216,7 +221,7 @@ def test_the_derivative_of_the_shifted_gradient_is_the_matrix_a(
     name: str, rho: float, x_h: list[float], expected: list[list[float]]
 ) -> None:
     """theory §2: DT(x_h) = I − ηA, with A of the table, by autograd through the rule."""
-    landscape = landscapes.get(name)
+    landscape = symbolic.landscape(name)
     x = torch.tensor(x_h, dtype=torch.float64)
     jacobian = torch.autograd.functional.jacobian(lambda p: rules.sam(landscape, p, rho)[0], x)
     np.testing.assert_allclose(jacobian, expected, atol=1e-12)
@@ -225,7 +230,7 @@ def test_the_derivative_of_the_shifted_gradient_is_the_matrix_a(
 @pytest.mark.parametrize(("x_h", "image", "slope"), [(10 / 3, 2.0, 1.2), (20 / 7, 4.0, 2.8)])
 def test_asam_on_the_shifted_well(x_h: float, image: float, slope: float) -> None:
     """theory §5: ρ = 0.4, multipliers 1 − 1.2η and 1 − 2.8η."""
-    landscape, rho = landscapes.get("shifted-well"), 0.4
+    landscape, rho = symbolic.landscape("shifted-well"), 0.4
     direction, plus = rules.asam(landscape, np.array([x_h]), rho)
     np.testing.assert_allclose(plus, [image], atol=1e-14)
     np.testing.assert_allclose(direction, [0], atol=1e-14)
@@ -237,12 +242,12 @@ def test_asam_on_the_shifted_well(x_h: float, image: float, slope: float) -> Non
 
 def test_asam_keeps_the_orthant_for_rho_below_one() -> None:
     x = points("camel", 200)
-    assert (np.sign(rules.asam(landscapes.get("camel"), x, 0.99)[1]) == np.sign(x)).all()
+    assert (np.sign(rules.asam(symbolic.landscape("camel"), x, 0.99)[1]) == np.sign(x)).all()
 
 
 def test_unnormalised_on_the_double_well() -> None:
     """theory §5: image −1 from the roots of ρx² − ρx + 1, so only for ρ ≥ 4."""
-    landscape = landscapes.get("double-well")
+    landscape = symbolic.landscape("double-well")
     for rho in (4.0, 5.0, 9.0):
         for root in np.roots([rho, -rho, 1]).real:
             direction, plus = rules.unnormalised(landscape, np.array([root]), rho)

@@ -10,10 +10,11 @@ import mpmath
 import numpy as np
 import pytest
 
-from samlib import landscapes, rules, sam
+from samlib.dynamics import rules, trajectories
 from samlib.errors import BadInput
+from samlib.landscapes import symbolic
 
-WELL = landscapes.get("double-well")
+WELL = symbolic.landscape("double-well")
 ETA, RHO = 0.1, 1.2
 # theory §3, as printed there
 A = [1.2836116205439072, 2.1539960586019787, 2.4861937955576269]
@@ -27,15 +28,15 @@ def outer(x: mpmath.mpf) -> mpmath.mpf:
 
 
 def ends(x: np.ndarray | list[float], steps: int = 4000) -> np.ndarray:
-    return sam.trajectory(WELL, np.asarray(x)[:, None], RHO, ETA, steps)[-1, :, 0]
+    return trajectories.trajectory(WELL, np.asarray(x)[:, None], RHO, ETA, steps)[-1, :, 0]
 
 
 @pytest.mark.parametrize("rule", rules.names())
 @pytest.mark.parametrize("name", ["double-well", "camel", "twist", "ring"])
 def test_a_batch_equals_a_plain_loop_bit_for_bit(rule: str, name: str) -> None:
-    landscape = landscapes.get(name)
-    starts = sam.grid(landscape, 4)
-    batch = sam.trajectory(landscape, starts, 0.7, 0.05, 30, rule)
+    landscape = symbolic.landscape(name)
+    starts = trajectories.grid(landscape, 4)
+    batch = trajectories.trajectory(landscape, starts, 0.7, 0.05, 30, rule)
     assert batch.shape == (31, *starts.shape)
     for i in np.ndindex(starts.shape[:-1]):
         x = starts[i]
@@ -46,9 +47,9 @@ def test_a_batch_equals_a_plain_loop_bit_for_bit(rule: str, name: str) -> None:
 
 
 def test_trajectory_iterates_the_sam_map() -> None:
-    landscape, x = landscapes.get("himmelblau"), np.array([[1.0, 2.0], [-3.0, 0.5]])
-    orbit = sam.trajectory(landscape, x, 0.3, 0.01, 3)
-    step = sam.sam_map(landscape, 0.3, 0.01)
+    landscape, x = symbolic.landscape("himmelblau"), np.array([[1.0, 2.0], [-3.0, 0.5]])
+    orbit = trajectories.trajectory(landscape, x, 0.3, 0.01, 3)
+    step = trajectories.sam_map(landscape, 0.3, 0.01)
     np.testing.assert_array_equal(orbit[3], step(step(step(x))))
     g = landscape.grad(x)
     shifted = x + 0.3 * g / np.linalg.norm(g, axis=-1, keepdims=True)
@@ -56,19 +57,19 @@ def test_trajectory_iterates_the_sam_map() -> None:
 
 
 def test_eta_zero_stays_and_rho_zero_descends() -> None:
-    landscape, x = landscapes.get("camel"), sam.grid(landscapes.get("camel"), 5)
-    np.testing.assert_array_equal(sam.trajectory(landscape, x, 0.5, 0.0, 4)[-1], x)
-    plain = sam.trajectory(landscape, x, 0.0, 0.01, 4, "gd")
-    np.testing.assert_array_equal(sam.trajectory(landscape, x, 0.0, 0.01, 4), plain)
+    landscape, x = symbolic.landscape("camel"), trajectories.grid(symbolic.landscape("camel"), 5)
+    np.testing.assert_array_equal(trajectories.trajectory(landscape, x, 0.5, 0.0, 4)[-1], x)
+    plain = trajectories.trajectory(landscape, x, 0.0, 0.01, 4, "gd")
+    np.testing.assert_array_equal(trajectories.trajectory(landscape, x, 0.0, 0.01, 4), plain)
 
 
 def test_arrays_of_rho_and_rules_with_arguments() -> None:
-    landscape, x = landscapes.get("camel"), np.full((3, 2), 0.4)
+    landscape, x = symbolic.landscape("camel"), np.full((3, 2), 0.4)
     rho = np.array([[0.1], [0.2], [0.3]])
-    together = sam.trajectory(landscape, x, rho, 0.01, 5, partial(rules.gsam, alpha=0.2))
+    together = trajectories.trajectory(landscape, x, rho, 0.01, 5, partial(rules.gsam, alpha=0.2))
     for i in range(3):
         gsam = partial(rules.gsam, alpha=0.2)
-        alone = sam.trajectory(landscape, x[i], float(rho[i, 0]), 0.01, 5, gsam)
+        alone = trajectories.trajectory(landscape, x[i], float(rho[i, 0]), 0.01, 5, gsam)
         np.testing.assert_array_equal(together[:, i], alone)
 
 
@@ -99,7 +100,7 @@ def hallucinated(rho: float) -> dict[float, float]:
 def test_small_rho_has_the_two_repelling_points_at_rho(rho: float) -> None:
     assert hallucinated(rho) == {rho: 0.0, -rho: 0.0}
     h = 1e-7
-    step = sam.sam_map(WELL, rho, ETA)
+    step = trajectories.sam_map(WELL, rho, ETA)
     slope = (step(np.array([rho + h])) - step(np.array([rho - h]))) / (2 * h)
     assert slope[0] == pytest.approx(1 + ETA, abs=1e-7)
 
@@ -109,15 +110,15 @@ def test_small_rho_has_the_two_repelling_points_at_rho(rho: float) -> None:
 def test_middle_rho_has_the_two_attracting_points_at_rho_minus_one(rho: float, eta: float) -> None:
     point = round(rho - 1, 12)
     assert hallucinated(rho) == {point: -1.0, -point: 1.0}
-    step, h = sam.sam_map(WELL, rho, eta), 1e-7
+    step, h = trajectories.sam_map(WELL, rho, eta), 1e-7
     slope = (step(np.array([point + h])) - step(np.array([point - h]))) / (2 * h)
     assert slope[0] == pytest.approx(1 - 2 * eta, abs=1e-6)
-    end = sam.trajectory(WELL, [point + 1e-3], rho, eta, 500)[-1, 0]
+    end = trajectories.trajectory(WELL, [point + 1e-3], rho, eta, 500)[-1, 0]
     assert end == pytest.approx(point, abs=1e-12)
 
 
 def test_eta_above_one_does_not_attract() -> None:
-    orbit = sam.trajectory(WELL, [0.2 + 1e-6], RHO, 1.05, 60)[:, 0]
+    orbit = trajectories.trajectory(WELL, [0.2 + 1e-6], RHO, 1.05, 60)[:, 0]
     assert abs(orbit[60] - 0.2) > 1e-4
 
 
@@ -164,7 +165,7 @@ def test_outside_x_c_the_double_well_diverges() -> None:
 
 def test_no_start_reaches_a_true_minimizer() -> None:
     starts = np.random.default_rng(2).uniform(-X_C, X_C, size=(20_000, 1))
-    result = sam.basins(WELL, starts, RHO, ETA, 2000)
+    result = trajectories.basins(WELL, starts, RHO, ETA, 2000)
     assert (result.labels >= 0).all()
     np.testing.assert_allclose(result.limits, [[-0.2], [0.2]], atol=1e-14)
     np.testing.assert_allclose(result.images, [[1.0], [-1.0]], atol=1e-14)
@@ -175,10 +176,10 @@ def test_no_start_reaches_a_true_minimizer() -> None:
 
 def test_basins_label_as_the_trajectories_end() -> None:
     starts = np.linspace(-3, 3, 601)[:, None]
-    result = sam.basins(WELL, starts, RHO, ETA, 1000)
-    last = sam.trajectory(WELL, starts, RHO, ETA, 1000)[-1]
+    result = trajectories.basins(WELL, starts, RHO, ETA, 1000)
+    last = trajectories.trajectory(WELL, starts, RHO, ETA, 1000)[-1]
     for label, end in zip(result.labels, last, strict=True):
-        if label == sam.DIVERGED:
+        if label == trajectories.DIVERGED:
             assert not np.isfinite(end).all()
         else:
             assert end == pytest.approx(result.limits[label], abs=1e-6)
@@ -188,8 +189,10 @@ def test_basins_label_as_the_trajectories_end() -> None:
 
 
 def test_basins_of_gradient_descent_are_the_true_minimizers() -> None:
-    landscape = landscapes.get("himmelblau")
-    result = sam.basins(landscape, sam.grid(landscape, 40), 0.0, 0.005, 3000, "gd")
+    landscape = symbolic.landscape("himmelblau")
+    result = trajectories.basins(
+        landscape, trajectories.grid(landscape, 40), 0.0, 0.005, 3000, "gd"
+    )
     assert result.limits.shape == (4, 2)
     np.testing.assert_allclose(landscape.f(result.limits), 0, atol=1e-18)
     assert not result.hallucinated.any()
@@ -198,17 +201,17 @@ def test_basins_of_gradient_descent_are_the_true_minimizers() -> None:
 
 def test_sam_hovers_at_an_ordinary_minimizer() -> None:
     """With fixed ρ, f = x²/2: the 2-cycle ±ηρ/(2 − η), and label MOVING."""
-    bowl = landscapes.Landscape("x**2/2", ["x"])
-    result = sam.basins(bowl, np.array([[0.7], [0.3], [0.0]]), 0.5, 0.1, 500)
-    assert result.labels.tolist() == [sam.MOVING, sam.MOVING, 0]
+    bowl = symbolic.Landscape("x**2/2", ["x"])
+    result = trajectories.basins(bowl, np.array([[0.7], [0.3], [0.0]]), 0.5, 0.1, 500)
+    assert result.labels.tolist() == [trajectories.MOVING, trajectories.MOVING, 0]
     np.testing.assert_allclose(np.abs(result.ends[:2]), 0.1 * 0.5 / 1.9, rtol=1e-9)
     np.testing.assert_array_equal(result.limits, [[0.0]])  # the one start at the critical point
     assert not result.hallucinated.any()
 
 
 def test_a_ring_of_limits_is_one_basin() -> None:
-    landscape = landscapes.get("ring")
-    result = sam.basins(landscape, sam.grid(landscape, 80), RHO, ETA, 1000)
+    landscape = symbolic.landscape("ring")
+    result = trajectories.basins(landscape, trajectories.grid(landscape, 80), RHO, ETA, 1000)
     assert len(result.limits) == 1
     assert np.linalg.norm(result.limits[0]) == pytest.approx(RHO - 1, abs=1e-12)
     radii = np.linalg.norm(result.ends[result.labels == 0], axis=-1)
@@ -217,23 +220,27 @@ def test_a_ring_of_limits_is_one_basin() -> None:
 
 def test_the_exact_surrogate_attracts_where_sam_is_repelled() -> None:
     """theory §§2, 4: the constrained minimum (1, 0) of ``twist`` at ρ = 1."""
-    landscape, start = landscapes.get("twist"), np.array([1 + 1e-4, 1e-4])
-    away = sam.trajectory(landscape, start, 1.0, 0.03, 500)
+    landscape, start = symbolic.landscape("twist"), np.array([1 + 1e-4, 1e-4])
+    away = trajectories.trajectory(landscape, start, 1.0, 0.03, 500)
     assert np.nanmax(np.abs(away - [1, 0])) > 1e-2  # and from there on it diverges
-    back = sam.trajectory(landscape, start, 1.0, 0.03, 10_000, "exact")[-1]
+    back = trajectories.trajectory(landscape, start, 1.0, 0.03, 10_000, "exact")[-1]
     np.testing.assert_allclose(back, [1, 0], atol=1e-9)
 
 
 def test_sam_is_trapped_at_a_saddle_or_escapes() -> None:
     """theory §1: f = ½(x² − y²), ρ = η = 0.1, from (1e-6, 0.099) and (1e-6, 0.101)."""
-    result = sam.basins(landscapes.get("saddle"), [[1e-6, 0.099], [1e-6, 0.101]], 0.1, 0.1, 3000)
-    assert result.labels.tolist() == [sam.MOVING, sam.DIVERGED]
+    result = trajectories.basins(
+        symbolic.landscape("saddle"), [[1e-6, 0.099], [1e-6, 0.101]], 0.1, 0.1, 3000
+    )
+    assert result.labels.tolist() == [trajectories.MOVING, trajectories.DIVERGED]
     assert np.abs(result.ends[0]).max() < 0.02
 
 
 def test_the_limit_of_an_extra_surrogate_zero_is_not_called_hallucinated() -> None:
-    landscape = landscapes.get("surrogate-trap")
-    result = sam.basins(landscape, sam.grid(landscape, 30), RHO, ETA, 1000, "exact")
+    landscape = symbolic.landscape("surrogate-trap")
+    result = trajectories.basins(
+        landscape, trajectories.grid(landscape, 30), RHO, ETA, 1000, "exact"
+    )
     assert len(result.limits) >= 1
     assert result.grad_norms[0] > 0.1
     assert not result.hallucinated.any()
@@ -242,22 +249,22 @@ def test_the_limit_of_an_extra_surrogate_zero_is_not_called_hallucinated() -> No
 def test_a_basin_picture_of_512_squared_takes_seconds() -> None:
     import time
 
-    landscape = landscapes.get("double-well-2d")
+    landscape = symbolic.landscape("double-well-2d")
     began = time.perf_counter()
-    result = sam.basins(landscape, sam.grid(landscape, 512), RHO, ETA, 500)
+    result = trajectories.basins(landscape, trajectories.grid(landscape, 512), RHO, ETA, 500)
     assert time.perf_counter() - began < 20  # 1 s on an idle core
     assert result.labels.shape == (512, 512)
 
 
 def test_grid_covers_the_box_in_image_order() -> None:
-    points = sam.grid(landscapes.get("double-well-2d"), 5)
+    points = trajectories.grid(symbolic.landscape("double-well-2d"), 5)
     assert points.shape == (5, 5, 2)
     np.testing.assert_array_equal(points[0, :, 0], [-2, -1, 0, 1, 2])
     np.testing.assert_array_equal(points[:, 0, 1], [-1.5, -0.75, 0, 0.75, 1.5])
 
 
 def test_no_starts_is_no_error() -> None:
-    result = sam.basins(WELL, np.zeros((0, 1)), RHO, ETA, 10)
+    result = trajectories.basins(WELL, np.zeros((0, 1)), RHO, ETA, 10)
     assert result.labels.shape == (0,)
     assert result.limits.shape == (0, 1)
 
@@ -266,22 +273,22 @@ def test_no_starts_is_no_error() -> None:
 @pytest.mark.parametrize("name", ["rho", "eta"])
 def test_bad_rho_and_eta_are_refused(name: str, value: float) -> None:
     good = {"rho": 0.1, "eta": 0.1, "steps": 5}
-    for function in (sam.trajectory, sam.basins):
+    for function in (trajectories.trajectory, trajectories.basins):
         with pytest.raises(BadInput, match=rf"{name} = {value}.* ≥ 0; try {name} = 0.1"):
             function(WELL, [[0.5]], **(good | {name: value}))
     with pytest.raises(BadInput, match=name):
-        sam.sam_map(WELL, **{"rho": 0.1, "eta": 0.1, name: value})
+        trajectories.sam_map(WELL, **{"rho": 0.1, "eta": 0.1, name: value})
 
 
 @pytest.mark.parametrize("steps", [0, -3, 2.5, True, "10"])
 def test_bad_steps_are_refused(steps: object) -> None:
-    for function in (sam.trajectory, sam.basins):
+    for function in (trajectories.trajectory, trajectories.basins):
         with pytest.raises(BadInput, match=r"steps = .* is not a whole number ≥ 1; try steps"):
             function(WELL, [[0.5]], 0.1, 0.1, steps)  # type: ignore[arg-type]
 
 
 def test_bad_starts_and_rules_are_refused() -> None:
     with pytest.raises(BadInput, match=r"\(\.\.\., 1\)"):
-        sam.trajectory(WELL, [0.5, 0.2], 0.1, 0.1, 5)
+        trajectories.trajectory(WELL, [0.5, 0.2], 0.1, 0.1, 5)
     with pytest.raises(BadInput, match="rule 'adam' is unknown; use one of gd, sam"):
-        sam.trajectory(WELL, [0.5], 0.1, 0.1, 5, "adam")
+        trajectories.trajectory(WELL, [0.5], 0.1, 0.1, 5, "adam")

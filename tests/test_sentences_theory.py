@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import sympy as sp
 
-from samlib import landscapes, points, records
+from samlib.dynamics.trajectories import sam_map
+from samlib.experiments import records
 from samlib.lab import SamLab
-from samlib.landscapes import Landscape
-from samlib.sam import sam_map
+from samlib.landscapes import symbolic
+from samlib.landscapes.symbolic import Landscape
+from samlib.points import search, stability
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,7 +45,7 @@ def test_no_recorded_run_of_sam_hallucinates_at_the_radii_of_practice() -> None:
 def worst(x: float, rho: float) -> float:
     """F(x) on the line by trying 20,001 perturbations of the double well."""
     near = x + np.linspace(-rho, rho, 20_001)
-    return float(landscapes.get("double-well").f(near[:, None]).max())
+    return float(symbolic.landscape("double-well").f(near[:, None]).max())
 
 
 def test_where_the_worst_value_is_least() -> None:
@@ -83,15 +85,15 @@ def test_two_minimizers_whose_point_is_born_repelling() -> None:
     v, w, s = sp.Matrix([x - 1, y]), sp.Matrix([x, y]), 6 * x**5 - 15 * x**4 + 10 * x**3
     f = Landscape((v.T * near * v)[0] / 2 * s + (w.T * far * w)[0] / 2 * (1 - s), (x, y))
     for rho in (0.99, 0.999, 0.9999):
-        guess = points.two_point_guess(f, [1.0, 0.0], [0.0, 0.0], rho)
-        found = points.classify(f, points.refine(f, guess, [0.0, 0.0], rho).x, rho)
+        guess = search.two_point_guess(f, [1.0, 0.0], [0.0, 0.0], rho)
+        found = stability.classify(f, search.refine(f, guess, [0.0, 0.0], rho).x, rho)
         assert (found.kind, found.image_kind) == ("repelling", "minimizer")
         assert found.eigenvalues.real.max() < -6
 
 
 def test_the_trap_at_a_saddle_is_larger_than_the_disc() -> None:
     """Chapter 2: of the starts with |y| < ρ < r some are caught and some escape."""
-    step, fates = sam_map(landscapes.get("saddle"), 0.1, 0.1), []
+    step, fates = sam_map(symbolic.landscape("saddle"), 0.1, 0.1), []
     for start in ([0.5, 0.03], [0.5, 0.09]):
         x = np.array(start)
         for _ in range(400):

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from figures import shapes
 
-from samlib import measures, records, rules, train
+from samlib.dynamics import rules
 from samlib.errors import BadInput
-from samlib.plots import shapes
-from samlib.runs import Run, RunSpec
+from samlib.experiments import measures, records
+from samlib.training import loop
+from samlib.training.spec import Run, RunSpec
 
 RECORDS = Path(__file__).parents[1] / "book" / "records"
 SPEC = RunSpec(
@@ -22,13 +24,13 @@ SPEC = RunSpec(
 
 @pytest.fixture(scope="module")
 def runs() -> list[Run]:
-    return train.train_many([SPEC.from_json(SPEC.to_json() | {"seed": s}) for s in (2, 3, 4)])
+    return loop.train_many([SPEC.from_json(SPEC.to_json() | {"seed": s}) for s in (2, 3, 4)])
 
 
 def test_relu_networks_end_in_strict_hallucinations(runs: list[Run]) -> None:
     """No weight decay, PyTorch's initialisation, ten classes: the gradient at x⁺ is rounding."""
     for run in runs:
-        f, _ = train.objective(run.spec)
+        f, _ = loop.objective(run.spec)
         assert run.verdict == "hallucinated"
         assert run.metrics["grad_ratio"] < 1e-10
         assert run.metrics["grad_norm"] > 0.1
@@ -42,7 +44,7 @@ def test_relu_networks_end_in_strict_hallucinations(runs: list[Run]) -> None:
 
 def test_the_image_of_a_dead_layer_is_a_minimizer(runs: list[Run]) -> None:
     """Around x⁺, in a ball in which the layer stays dead, no loss lies below that at x⁺."""
-    f, _ = train.objective(SPEC)
+    f, _ = loop.objective(SPEC)
     draw = torch.Generator().manual_seed(0)
     for run in runs:
         _, plus = measures.endpoints(run, f)
@@ -63,7 +65,7 @@ def test_the_image_of_a_dead_layer_is_a_minimizer(runs: list[Run]) -> None:
 def test_only_the_output_biases_move_and_their_jacobian_is_the_theorem_s(runs: list[Run]) -> None:
     k, h = 10, 1e-6
     for run in runs:
-        f, _ = train.objective(run.spec)
+        f, _ = loop.objective(run.spec)
         x = torch.as_tensor(run.theta)[None]
         jacobian = np.empty((k, k))
         for j in range(k):

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samlib import data, karate, models, records, schedules, solo, sweep, train
 from samlib.errors import BadInput
-from samlib.runs import RunSpec
+from samlib.experiments import records, sweeps
+from samlib.training import data, karate, loop, models, module_loss, schedules
+from samlib.training.spec import RunSpec
 
 CLUB = RunSpec(
     data="karate",
@@ -63,11 +64,11 @@ def reference(
     spec: RunSpec, forward: Callable[..., Tensor], rows: Iterable[Tensor | slice]
 ) -> tuple[np.ndarray, float]:
     """SAM from the paper's equation: the last parameters and f there on all the data."""
-    ds = data.load(spec.data)
+    ds = data.load_data(spec.data)
     x, y = torch.tensor(ds.x_train), torch.tensor(ds.y_train)
     count = 34 if spec.model == "gcn" else ds.num_classes
     options = {"width": spec.width, "activation": "relu", "in_features": count}
-    net = models.build(spec.model, seed=spec.seed, out_features=ds.num_classes, **options)
+    net = models.build_model(spec.model, seed=spec.seed, out_features=ds.num_classes, **options)
     theta = [p.detach().double().requires_grad_() for p in net.parameters()]
     velocity, start = [torch.zeros_like(p) for p in theta], int(spec.warm_start * spec.steps)
 
@@ -97,7 +98,7 @@ def test_training_equals_a_plain_reference(
     spec: RunSpec, forward: Callable[..., Tensor], weight_decay: float, change: dict[str, object]
 ) -> None:
     spec = dataclasses.replace(spec, weight_decay=weight_decay, **change)
-    run = train.train(spec)
+    run = loop.train(spec)
     theta, f = reference(spec, forward, [slice(None)] * spec.steps)
     np.testing.assert_allclose(run.theta, theta, rtol=0, atol=1e-10)
     assert run.trace.loss[-1] == run.metrics["loss"] == pytest.approx(f, abs=1e-10)
@@ -108,10 +109,10 @@ def test_training_equals_a_plain_reference(
 
 def test_the_baseline_is_the_entropy_of_the_classes_as_they_are() -> None:
     """Of 25 sums modulo 7 the remainders are not equally frequent."""
-    y = data.load(SUMS.data).y_train
+    y = data.load_data(SUMS.data).y_train
     prior = np.bincount(y) / len(y)
     assert prior.max() > prior.min()
-    run = train.train(dataclasses.replace(SUMS, steps=1), twins=False)
+    run = loop.train(dataclasses.replace(SUMS, steps=1), twins=False)
     due = -(prior * np.log(prior)).sum()
     assert run.metrics["baseline"] == pytest.approx(due, abs=1e-12)
     assert due < np.log(7) - 1e-3
@@ -121,14 +122,14 @@ def test_a_momentum_runs_twin_has_the_momentum() -> None:
     spec = dataclasses.replace(CLUB, momentum=0.5)
     plain = dataclasses.replace(spec, rule="gd", rho=0.0)
     _, due = reference(plain, club, [slice(None)] * spec.steps)
-    assert train.train(spec).metrics["twin_loss"] == pytest.approx(due, abs=1e-10)
+    assert loop.train(spec).metrics["twin_loss"] == pytest.approx(due, abs=1e-10)
     still = dataclasses.replace(plain, momentum=0.0)
     assert abs(reference(still, club, [slice(None)] * spec.steps)[1] - due) > 1e-3
 
 
 def test_an_adaptive_schedule_shrinks_the_radius_of_a_run_that_hallucinates() -> None:
     spec = dataclasses.replace(CLUB, schedule="adaptive", rho=4.0, steps=60)
-    ratio = train.train(spec, twins=False).trace.grad_ratio
+    ratio = loop.train(spec, twins=False).trace.grad_ratio
     factor, due = 1.0, []
     for r in ratio[:-1]:
         factor = factor / 1.01 if r < 0.1 else min(1.0, factor * 1.01)
@@ -147,22 +148,22 @@ def test_mini_batches_are_trained_on_and_the_sample_is_measured(
     draw = torch.Generator().manual_seed(spec.seed)
     rows = [torch.randperm(25, generator=draw).split(5) for _ in range(6)]
     theta, f = reference(spec, reader, [r for epoch in rows for r in epoch])
-    run = train.train(spec)
+    run = loop.train(spec)
     np.testing.assert_allclose(run.theta, theta, rtol=0, atol=1e-10)
     assert run.metrics["loss"] == pytest.approx(f, abs=1e-10)  # all 25 examples are the sample
-    monkeypatch.setattr(solo, "LOOKS", 3)  # looking moves nothing
-    monkeypatch.setattr(solo, "SAMPLE", 10)
-    again = train.train(spec)
+    monkeypatch.setattr(module_loss, "LOOKS", 3)  # looking moves nothing
+    monkeypatch.setattr(module_loss, "SAMPLE", 10)
+    again = loop.train(spec)
     assert again.theta.tobytes() == run.theta.tobytes()
     assert len(set(again.trace.loss)) == 4
-    ds = data.load(spec.data)
+    ds = data.load_data(spec.data)
     x, y = torch.tensor(ds.x_train[:10]), torch.tensor(ds.y_train[:10])
-    net = solo.network(spec, ds)
+    net = module_loss.network(spec, ds)
     assert again.trace.loss[0] == pytest.approx(F.cross_entropy(net(x), y).item(), abs=1e-12)
 
 
 def test_the_shifted_numbers_are_those_at_x_plus() -> None:
-    run, ds = train.train(CLUB), data.load("karate")
+    run, ds = loop.train(CLUB), data.load_data("karate")
     x, y = torch.tensor(ds.x_train), torch.tensor(ds.y_train)
     sizes = [34 * 5, 5 * 2]
 
@@ -189,13 +190,17 @@ def test_the_shifted_numbers_are_those_at_x_plus() -> None:
 
 
 def test_resnet18_is_the_one_for_small_images() -> None:
-    net = models.build("resnet18", in_features=3, out_features=10, width=64, activation="relu")
+    net = models.build_model(
+        "resnet18", in_features=3, out_features=10, width=64, activation="relu"
+    )
     assert sum(p.numel() for p in net.parameters()) == 11_173_962
     convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
     assert len([c for c in convolutions if c.kernel_size == (3, 3)]) == 17  # and one linear layer
     assert (convolutions[0].stride, convolutions[0].kernel_size) == ((1, 1), (3, 3))
     assert not [m for m in net.modules() if isinstance(m, nn.MaxPool2d)]
-    small = models.build("resnet18", in_features=3, out_features=7, width=2, activation="relu")
+    small = models.build_model(
+        "resnet18", in_features=3, out_features=7, width=2, activation="relu"
+    )
     x = torch.randn(2, 3, 32, 32)
     assert nn.Sequential(*list(small)[:-3])(x).shape == (2, 16, 4, 4)
     assert small(x).shape == (2, 7)
@@ -211,15 +216,17 @@ def test_batchnorm_statistics_update_once_a_step_at_x(monkeypatch: pytest.Monkey
     ds, made = pictures(), []
     spec = RunSpec(model="resnet18", width=1, activation="relu", features="image", batch=4, steps=3)
     spec = dataclasses.replace(spec, dtype="float64", rho=0.3, lr=0.1)
-    monkeypatch.setattr(data, "load", lambda *_, **__: ds)
+    monkeypatch.setattr(data, "load_data", lambda *_, **__: ds)
     monkeypatch.setattr(
-        solo, "Problem", lambda *a, make=solo.Problem: made.append(make(*a)) or made[0]
+        module_loss,
+        "Problem",
+        lambda *a, make=module_loss.Problem: made.append(make(*a)) or made[0],
     )
-    run = train.train(spec, twins=False)
+    run = loop.train(spec, twins=False)
     norm = made[0].net[1]
     assert int(norm.num_batches_tracked) == 3
 
-    net, draw = solo.network(spec, ds), torch.Generator().manual_seed(0)
+    net, draw = module_loss.network(spec, ds), torch.Generator().manual_seed(0)
     rows = torch.stack([torch.randperm(8, generator=draw) for _ in range(2)]).view(-1, 4)
     mean, x, y = torch.zeros(1), torch.tensor(ds.x_train), torch.tensor(ds.y_train)
     for row in rows[:3]:
@@ -244,20 +251,20 @@ def test_a_twin_is_trained_once_for_all_runs_of_a_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = []
-    real = solo._train
-    monkeypatch.setattr(solo, "_train", lambda s, *a: trained.append(s) or real(s, *a))
-    solo._remembered.cache_clear()
+    real = module_loss._train
+    monkeypatch.setattr(module_loss, "_train", lambda s, *a: trained.append(s) or real(s, *a))
+    module_loss._remembered.cache_clear()
     specs = [dataclasses.replace(CLUB, steps=4, rho=r, seed=9) for r in (0.1, 0.2, 0.3)]
-    assert sweep.sweep(specs, tmp_path) == 3
+    assert sweeps.sweep(specs, tmp_path) == 3
     assert sorted(s.rho for s in trained) == [0.0, 0.1, 0.2, 0.3]
     runs = records.read(tmp_path)
     assert [r["id"] for r in runs] == [s.id for s in specs]
     assert len({r["metrics"]["twin_loss"] for r in runs}) == 1
-    assert sweep.sweep(specs, tmp_path) == 0
+    assert sweeps.sweep(specs, tmp_path) == 0
 
 
 def test_a_run_that_diverges_ends_early_and_is_recorded() -> None:
-    run = train.train(dataclasses.replace(CLUB, lr=900.0, weight_decay=1.0, steps=400))
+    run = loop.train(dataclasses.replace(CLUB, lr=900.0, weight_decay=1.0, steps=400))
     assert run.verdict == "diverged"
     assert run.metrics["steps"] < 300
     assert json.loads(json.dumps(run.record(), allow_nan=False))["verdict"] == "diverged"
@@ -265,16 +272,16 @@ def test_a_run_that_diverges_ends_early_and_is_recorded() -> None:
 
 @pytest.mark.parametrize("rule", ["asam", "gsam", "unnormalised"])
 def test_other_rules_agree_with_samlib_rules(rule: str) -> None:
-    from samlib import rules
+    from samlib.dynamics import rules
 
     spec = dataclasses.replace(CLUB, rule=rule, steps=1, rho=0.3)
-    theta = torch.tensor(train.train(dataclasses.replace(spec, lr=1e-9)).theta)
+    theta = torch.tensor(loop.train(dataclasses.replace(spec, lr=1e-9)).theta)
 
     class Club:
         def grad(self, at: Tensor) -> Tensor:
             x, y = (
-                torch.tensor(data.load("karate").x_train),
-                torch.tensor(data.load("karate").y_train),
+                torch.tensor(data.load_data("karate").x_train),
+                torch.tensor(data.load_data("karate").y_train),
             )
             parts = [
                 p.reshape(-1, k).requires_grad_()
@@ -284,19 +291,19 @@ def test_other_rules_agree_with_samlib_rules(rule: str) -> None:
             return torch.cat([v.reshape(-1) for v in g])
 
     direction, _ = rules.get(rule)(Club(), theta, 0.3)
-    moved = train.train(spec).theta
+    moved = loop.train(spec).theta
     np.testing.assert_allclose(moved, theta - spec.lr * direction, rtol=0, atol=1e-7)
 
 
 def test_modular_addition_is_all_pairs_once_half_for_training() -> None:
-    ds = data.load("modular-addition-23")
+    ds = data.load_data("modular-addition-23")
     assert (ds.x_train.shape, ds.x_test.shape, ds.num_classes) == ((265, 2), (264, 2), 23)
     both = np.concatenate([ds.x_train, ds.x_test])
     assert len(np.unique(both, axis=0)) == 529
     assert (both.sum(1) % 23 == np.concatenate([ds.y_train, ds.y_test])).all()
     assert ds.sha256 == "98fd1f622d87062dabd7eef49e6a5eb2c1f49f59a70cd17a6dac69e5ac9ae37b"
     assert ds.features == "tokens"
-    part = data.load("modular-addition-23", n=10)
+    part = data.load_data("modular-addition-23", n=10)
     assert (part.x_train == ds.x_train[:10]).all()
     assert len(set(ds.y_train)) == 23
 
@@ -308,7 +315,7 @@ def test_karate_is_zacharys_graph() -> None:
     assert karate.adjacency().sum() == 2 * 78
     clubs = [graph.nodes[i]["club"] for i in range(34)]
     assert karate.factions().tolist() == [int(c != "Mr. Hi") for c in clubs]
-    ds = data.load("karate")
+    ds = data.load_data("karate")
     assert (len(ds.x_train), len(ds.x_test), ds.class_names) == (17, 17, ("instructor", "officer"))
     members = np.concatenate([ds.x_train, ds.x_test]).argmax(1)
     assert sorted(members) == list(range(34))
@@ -336,10 +343,10 @@ BAD = [
 @pytest.mark.parametrize(("change", "text"), BAD, ids=[str(b[0]) for b in BAD])
 def test_bad_input_is_named(change: dict[str, object], text: str) -> None:
     with pytest.raises(BadInput) as error:
-        train.train(dataclasses.replace(CLUB, **change))
+        loop.train(dataclasses.replace(CLUB, **change))
     assert text in str(error.value)
 
 
 def test_resnet_has_one_depth() -> None:
     with pytest.raises(BadInput, match="leave it at 1"):
-        models.build("resnet18", in_features=3, out_features=2, depth=2)
+        models.build_model("resnet18", in_features=3, out_features=2, depth=2)

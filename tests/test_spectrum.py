@@ -10,15 +10,17 @@ import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
-from samlib import rules, spectrum, train
+from samlib.diagnostics import lanczos
+from samlib.dynamics import rules
 from samlib.errors import BadInput
-from samlib.objective import Objective
-from samlib.runs import RunSpec
+from samlib.training import loop
+from samlib.training.spec import RunSpec
+from samlib.training.stacked_loss import Objective
 
 SPEC = RunSpec(n=60, width=4, rho=2.0, lr=0.05, steps=10, dtype="float64")
 
 
-def times(a: np.ndarray) -> spectrum.Product:
+def times(a: np.ndarray) -> lanczos.Product:
     whole = torch.as_tensor(a)
     return lambda v: v @ whole.T
 
@@ -32,15 +34,15 @@ def symmetric(eigenvalues: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.nd
 
 @pytest.fixture(scope="module")
 def network() -> tuple[Objective, Tensor]:
-    f, _ = train.objective(SPEC)
-    return f, torch.as_tensor(train.train(SPEC).theta)[None]
+    f, _ = loop.objective(SPEC)
+    return f, torch.as_tensor(loop.train(SPEC).theta)[None]
 
 
 def test_all_steps_of_lanczos_give_all_eigenvalues_and_their_weights() -> None:
     lam = np.sort(np.random.default_rng(1).standard_normal(30))
     a, q = symmetric(lam)
     start = np.random.default_rng(2).standard_normal((3, 30))
-    values, weights, bounds = spectrum.lanczos(times(a), torch.as_tensor(start), 30)
+    values, weights, bounds = lanczos.lanczos(times(a), torch.as_tensor(start), 30)
     unit = start / np.linalg.norm(start, axis=1, keepdims=True)
     np.testing.assert_allclose(values, np.tile(lam, (3, 1)), atol=1e-12)
     np.testing.assert_allclose(weights, (unit @ q) ** 2, atol=1e-12)
@@ -52,7 +54,7 @@ def test_lanczos_reproduces_moments_and_bounds_its_errors() -> None:
     lam = np.linspace(-1, 2, 50)
     a, _ = symmetric(lam)
     start = np.random.default_rng(2).standard_normal(50)
-    values, weights, bounds = spectrum.lanczos(times(a), torch.as_tensor(start)[None], 6)
+    values, weights, bounds = lanczos.lanczos(times(a), torch.as_tensor(start)[None], 6)
     for k in range(12):
         moment = start @ np.linalg.matrix_power(a, k) @ start / (start @ start)
         assert float((weights * values**k).sum()) == pytest.approx(moment, rel=1e-10)
@@ -67,12 +69,12 @@ def test_rows_whose_krylov_space_ends_early_lose_nothing() -> None:
     lam = np.array([3.0, 3.0, 5.0, 5.0, 5.0, 9.0])  # three different: every row ends after 3 steps
     a, q = symmetric(lam)
     start = np.stack([q[:, 5], q[:, 0] + q[:, 2], q.sum(1)])  # spaces of dimension 1, 2 and 3
-    values, weights, _ = spectrum.lanczos(times(a), torch.as_tensor(start), 6)
+    values, weights, _ = lanczos.lanczos(times(a), torch.as_tensor(start), 6)
     assert values.shape == (3, 3)
     first = (weights[:, :] * values).sum(1).numpy()
     np.testing.assert_allclose(first, [9, 4, lam.mean()], atol=1e-12)
     np.testing.assert_allclose(weights.sum(1), 1, atol=1e-12)
-    low, high, error = spectrum.extremes(times(a), torch.zeros(1, 6, dtype=torch.float64))
+    low, high, error = lanczos.extremes(times(a), torch.zeros(1, 6, dtype=torch.float64))
     assert (low, high) == pytest.approx((3, 9), abs=1e-12)
     assert error < 1e-12
 
@@ -81,7 +83,7 @@ def test_the_hessian_of_a_network_is_that_of_finite_differences(
     network: tuple[Objective, Tensor],
 ) -> None:
     f, x = network
-    dense = spectrum.matrix(spectrum.hessian(f, x), x)
+    dense = lanczos.matrix(lanczos.hessian(f, x), x)
     h = 1e-5
     some = torch.arange(0, x.shape[1], 23)
     steps = h * torch.eye(x.shape[1], dtype=x.dtype)[some]
@@ -92,7 +94,7 @@ def test_the_hessian_of_a_network_is_that_of_finite_differences(
 
 def test_extremes_agree_with_scipy_and_the_dense_matrix(network: tuple[Objective, Tensor]) -> None:
     f, x = network
-    product = spectrum.hessian(f, x)
+    product = lanczos.hessian(f, x)
     p = x.shape[1]
 
     def matvec(v: np.ndarray) -> np.ndarray:
@@ -100,8 +102,8 @@ def test_extremes_agree_with_scipy_and_the_dense_matrix(network: tuple[Objective
 
     operator = LinearOperator((p, p), matvec=matvec, dtype=float)
     ends = [eigsh(operator, 1, which=w, return_eigenvectors=False)[0] for w in ("SA", "LA")]
-    dense = np.linalg.eigvalsh(spectrum.matrix(product, x).numpy())
-    low, high, error = spectrum.extremes(product, x, tol=1e-9)
+    dense = np.linalg.eigvalsh(lanczos.matrix(product, x).numpy())
+    low, high, error = lanczos.extremes(product, x, tol=1e-9)
     assert low < 0
     assert (low, high) == pytest.approx((dense[0], dense[-1]), abs=1e-8)
     assert (low, high) == pytest.approx(tuple(ends), abs=1e-8)
@@ -117,21 +119,21 @@ def test_the_jacobian_is_the_derivative_of_sams_map(network: tuple[Objective, Te
     v = torch.randn(5, x.shape[1], generator=torch.Generator().manual_seed(0), dtype=x.dtype)
     h = 1e-6
     slope = (step(x + h * v) - step(x - h * v)) / (2 * h)
-    torch.testing.assert_close(spectrum.jacobian(f, x, 2.0, 0.05)(v), slope, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(lanczos.jacobian(f, x, 2.0, 0.05)(v), slope, atol=1e-6, rtol=1e-6)
     plain = v - 0.05 * f.hvp(x.expand(5, -1), v)
-    torch.testing.assert_close(spectrum.jacobian(f, x, 0.0, 0.05)(v), plain)
+    torch.testing.assert_close(lanczos.jacobian(f, x, 0.0, 0.05)(v), plain)
 
 
 def test_arnoldi_finds_what_the_dense_matrix_has(network: tuple[Objective, Tensor]) -> None:
     f, x = network
-    product = spectrum.jacobian(f, x, 2.0, 0.5)
-    dense, sparse = (spectrum.leading(product, x, dense=d) for d in (3000, 0))
+    product = lanczos.jacobian(f, x, 2.0, 0.5)
+    dense, sparse = (lanczos.leading(product, x, dense=d) for d in (3000, 0))
     assert abs(sparse) == pytest.approx(abs(dense), abs=1e-7)
     turning = np.diag(np.linspace(0, 0.5, 40))
     turning[:2, :2] = [[0.6, -0.8], [0.8, 0.6]]  # eigenvalues 0.6 ± 0.8i, of modulus 1
     like = torch.zeros(1, 40, dtype=torch.float64)
     for d in (3000, 0):
-        assert spectrum.leading(times(turning), like, dense=d) == pytest.approx(0.6 + 0.8j)
+        assert lanczos.leading(times(turning), like, dense=d) == pytest.approx(0.6 + 0.8j)
 
 
 class Well:
@@ -148,7 +150,7 @@ class Well:
 def test_the_radius_is_exact_and_the_rate_at_which_sam_converges() -> None:
     point = torch.tensor([[0.2, 0.0]], dtype=torch.float64)
     for lr, radius in ((0.1, 0.8), (8 / 29, 1.0), (0.05, 0.9)):
-        top = spectrum.leading(spectrum.jacobian(Well(), point, 1.2, lr), point)
+        top = lanczos.leading(lanczos.jacobian(Well(), point, 1.2, lr), point)
         assert abs(top) == pytest.approx(radius, abs=1e-12)
     x, last = torch.tensor([[0.25, 0.01]], dtype=torch.float64), 0.0
     for step in range(60):
@@ -162,9 +164,9 @@ def test_the_density_by_quadrature_is_that_of_all_eigenvalues(
     network: tuple[Objective, Tensor],
 ) -> None:
     f, x = network
-    product = spectrum.hessian(f, x)
-    exact = spectrum.spectrum(product, x)
-    quick = spectrum.spectrum(product, x, probes=40, steps=60, dense=0)
+    product = lanczos.hessian(f, x)
+    exact = lanczos.spectrum(product, x)
+    quick = lanczos.spectrum(product, x, probes=40, steps=60, dense=0)
     assert exact.exact
     assert not quick.exact
     assert (quick.low, quick.high) == pytest.approx((exact.low, exact.high), rel=1e-5)
@@ -183,7 +185,7 @@ def test_the_density_by_quadrature_is_that_of_all_eigenvalues(
 
 def test_counts_of_eigenvalues_by_hand() -> None:
     lam = np.array([-2.0, -1e-3, -1e-9, 0.0, 1e-9, 0.1, 1.0])
-    found = spectrum.spectrum(times(np.diag(lam)), torch.zeros(1, 7, dtype=torch.float64))
+    found = lanczos.spectrum(times(np.diag(lam)), torch.zeros(1, 7, dtype=torch.float64))
     below, above = found.count([0.9, 1e-2, 1e-5, 1e-12])
     assert below.tolist() == [1, 1, 2, 3]
     assert above.tolist() == [0, 2, 2, 3]
@@ -194,19 +196,19 @@ def test_counts_of_eigenvalues_by_hand() -> None:
 def test_unusable_arguments_are_named() -> None:
     like = torch.zeros(1, 3, dtype=torch.float64)
     with pytest.raises(BadInput, match=r"tol = 0.*\(0, 1\]"):
-        spectrum.extremes(times(np.eye(3)), like, tol=0)
+        lanczos.extremes(times(np.eye(3)), like, tol=0)
     with pytest.raises(BadInput, match="steps = 0"):
-        spectrum.lanczos(times(np.eye(3)), torch.ones(1, 3), 0)
+        lanczos.lanczos(times(np.eye(3)), torch.ones(1, 3), 0)
     with pytest.raises(BadInput, match="points = 1"):
-        spectrum.spectrum(times(np.eye(3)), like).density(1)
+        lanczos.spectrum(times(np.eye(3)), like).density(1)
     with pytest.raises(BadInput, match="probes = 0"):
-        spectrum.spectrum(times(np.eye(3)), like, probes=0, dense=0)
+        lanczos.spectrum(times(np.eye(3)), like, probes=0, dense=0)
 
 
 def test_a_float32_network_keeps_its_dtype() -> None:
     spec = dataclasses.replace(SPEC, dtype="float32")
-    f, _ = train.objective(spec)
+    f, _ = loop.objective(spec)
     x = f.initial(0)[None]
-    low, high, _ = spectrum.extremes(spectrum.hessian(f, x), x, tol=1e-4)
-    dense = torch.linalg.eigvalsh(spectrum.matrix(spectrum.hessian(f, x), x).double())
+    low, high, _ = lanczos.extremes(lanczos.hessian(f, x), x, tol=1e-4)
+    dense = torch.linalg.eigvalsh(lanczos.matrix(lanczos.hessian(f, x), x).double())
     assert (low, high) == pytest.approx((float(dense[0]), float(dense[-1])), abs=1e-3 * high)

@@ -7,9 +7,10 @@ import math
 
 import numpy as np
 
-from samlib import diagnostics, train
-from samlib.runs import Run, RunSpec
-from samlib.spells import escape, spells
+from samlib.diagnostics import verdicts
+from samlib.experiments.episodes import escape, spells
+from samlib.training import loop
+from samlib.training.spec import Run, RunSpec
 
 
 def test_short_dips_are_no_spells() -> None:
@@ -30,15 +31,15 @@ def test_the_edges_of_a_spell() -> None:
 
 
 def _with_ratio(ratio: np.ndarray) -> Run:
-    run = train.train(RunSpec(n=50, width=2, steps=1), twins=False)
+    run = loop.train(RunSpec(n=50, width=2, steps=1), twins=False)
     one = np.ones(len(ratio))
-    return dataclasses.replace(run, trace=diagnostics.Trace(one, one, one, ratio))
+    return dataclasses.replace(run, trace=verdicts.Trace(one, one, one, ratio))
 
 
 def test_escapes_are_the_first_steps_after() -> None:
     ratio = np.ones(3000)
     ratio[100:700] = ratio[1000:1800] = 0.01
-    f, _ = train.objective(RunSpec(n=50, width=2))
+    f, _ = loop.objective(RunSpec(n=50, width=2))
     got, curves = escape(_with_ratio(ratio), f)
     assert got == {"spells": 2, "spell_start": 100, "escape": 700, "last_escape": 1800}
     assert curves == {}

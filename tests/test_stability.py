@@ -1,4 +1,4 @@
-"""samlib.stability against what is known by other means, on functions made to measure.
+"""samlib.points.stability against what is known by other means, on functions made to measure.
 
 Near x_h and near its image x⁺ the functions here are quadratics that can be chosen freely, so that
 A = H_*(I + (ρ/‖g‖)(I − uuᵀ)H_h), its spectrum and SAM's map itself are known independently.
@@ -14,7 +14,14 @@ import pytest
 from scipy.sparse.linalg import LinearOperator
 
 from samlib.errors import BadInput
-from samlib.stability import Classification, _extremes, _minres, _verdict, classify, critical_kind
+from samlib.points.stability import (
+    Classification,
+    _extremes,
+    _minres,
+    _verdict,
+    classify,
+    critical_kind,
+)
 
 RHO = 1.5
 

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from figures import strict as plots
+from figures.windows import window
 
-from samlib import data, records, strict, sweep, train
-from samlib.certify import Certificate
-from samlib.diagnostics import Trace
+from samlib.certify.certificate import Certificate
+from samlib.certify.exact_network import NetworkLoss
+from samlib.diagnostics.verdicts import Trace
 from samlib.errors import BadInput
-from samlib.networks import NetworkLoss
-from samlib.plots import strict as plots
-from samlib.runs import Run, RunSpec
-from samlib.windows import window
+from samlib.experiments import limits, records, sweeps
+from samlib.training import data, loop
+from samlib.training.spec import Run, RunSpec
 
 # Setting C from a seed that collapses to one unit.
 C = RunSpec(
@@ -35,7 +36,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def run() -> Run:
-    return train.train(C, twins=False)
+    return loop.train(C, twins=False)
 
 
 def with_ratio(run: Run, ratio: np.ndarray) -> Run:
@@ -45,7 +46,7 @@ def with_ratio(run: Run, ratio: np.ndarray) -> Run:
 
 def test_a_geometric_sequence_has_its_rate(run: Run) -> None:
     ratio = 0.99 ** np.arange(4000.0) + 1e-16
-    got, _ = strict.tail(with_ratio(run, ratio), None)  # type: ignore[arg-type]
+    got, _ = limits.tail(with_ratio(run, ratio), None)  # type: ignore[arg-type]
     assert got["rate"] == pytest.approx(0.99, abs=1e-8)
     assert got["rate_steps"] == np.ceil(np.log(1e-10) / np.log(0.99)) - np.ceil(
         np.log(1e-4) / np.log(0.99)
@@ -54,13 +55,13 @@ def test_a_geometric_sequence_has_its_rate(run: Run) -> None:
 
 
 def test_a_ratio_that_does_not_vanish_has_no_rate(run: Run) -> None:
-    got, _ = strict.tail(with_ratio(run, np.full(4000, 0.5)), None)  # type: ignore[arg-type]
+    got, _ = limits.tail(with_ratio(run, np.full(4000, 0.5)), None)  # type: ignore[arg-type]
     assert np.isnan(list(got.values())).all()
 
 
 def test_the_limit_agrees_with_the_certificate(run: Run) -> None:
-    f, data = train.objective(C)
-    got, _ = strict.limit(run, f)
+    f, data = loop.objective(C)
+    got, _ = limits.limit(run, f)
     proved = Certificate.load(ROOT / "book" / "certificates" / "digits-012.json")
     assert got["image_negative"] == proved.inertia.negative == 7  # type: ignore[union-attr]
     assert got["eta_max"] == pytest.approx(proved.eta_max, rel=1e-4)
@@ -70,7 +71,7 @@ def test_the_limit_agrees_with_the_certificate(run: Run) -> None:
     plus = run.theta + 3.5 * g / np.linalg.norm(g)
     assert got["shifted_norm"] == pytest.approx(np.linalg.norm(plus), abs=1e-9)
     assert got["norm"] == pytest.approx(np.linalg.norm(run.theta), abs=1e-12)
-    measured, _ = strict.tail(run, f)
+    measured, _ = limits.tail(run, f)
     assert measured["rate"] == pytest.approx(got["spectral_radius"], abs=5e-5)
 
 
@@ -115,17 +116,17 @@ def test_which_limits_are_classified(
         asked.append(1)
         raise BadInput("no limit")
 
-    monkeypatch.setattr(strict, "classify", refuse)
+    monkeypatch.setattr(limits, "classify", refuse)
     metrics = run.metrics | {"grad_ratio": ratio, "grad_norm": norm}
     one = dataclasses.replace(run, metrics=metrics, spec=dataclasses.replace(C, rule=rule))
-    got, _ = strict.limit(one, train.objective(C)[0])
+    got, _ = limits.limit(one, loop.objective(C)[0])
     assert bool(asked) == due
     assert np.isnan([got[k] for k in ("spectral_radius", "eta_max", "image_negative")]).all()
 
 
 def test_a_surface_is_the_network_loss(run: Run) -> None:
-    f, data = train.objective(C)
-    surface = strict.Surface(f, len(run.theta))
+    f, data = loop.objective(C)
+    surface = limits.Surface(f, len(run.theta))
     net = NetworkLoss(data.x_train, data.y_train, 4, decay="3/100")
     x = np.random.default_rng(0).normal(size=net.dim)
     assert surface.f(x) == pytest.approx(net.f(x), abs=1e-12)
@@ -135,7 +136,7 @@ def test_a_surface_is_the_network_loss(run: Run) -> None:
 
 def test_an_experiment_keeps_as_many_points_as_it_says(tmp_path: Path) -> None:
     spec = dataclasses.replace(C, steps=60)
-    sweep.sweep([spec], tmp_path, measure=["tail", "limit"], points=9)
+    sweeps.sweep([spec], tmp_path, measure=["tail", "limit"], points=9)
     assert len(records.read_curves(tmp_path, spec.id)["step"]) == 9
     (record,) = records.read(tmp_path)
     assert record["metrics"]["rate"] is None
@@ -144,7 +145,7 @@ def test_an_experiment_keeps_as_many_points_as_it_says(tmp_path: Path) -> None:
 
 
 def test_the_window_of_setting_p_runs_from_the_zero_network_to_the_mirror_image() -> None:
-    digits = data.load("digits", n=100, classes=(3, 8), features="pixels")
+    digits = data.load_data("digits", n=100, classes=(3, 8), features="pixels")
 
     def net(decay: float) -> NetworkLoss:
         return NetworkLoss(digits.x_train, digits.y_train, 1, loss="logistic", decay=decay)

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from samlib import spectrum, surroundings, train
-from samlib.networks import NetworkLoss
-from samlib.objective import Objective
-from samlib.runs import Run, RunSpec
+from samlib.certify.exact_network import NetworkLoss
+from samlib.diagnostics import lanczos
+from samlib.experiments import curvature
+from samlib.training import loop
+from samlib.training.spec import Run, RunSpec
+from samlib.training.stacked_loss import Objective
 
 SPEC = RunSpec(
     features="pca:6", n=50, width=5, rho=2.0, lr=0.1, steps=300, weight_decay=0.01, dtype="float64"
@@ -21,24 +23,24 @@ SPEC = RunSpec(
 
 @pytest.fixture(scope="module")
 def run() -> Run:
-    return train.train(SPEC)
+    return loop.train(SPEC)
 
 
 @pytest.fixture(scope="module")
 def f() -> Objective:
-    return train.objective(SPEC)[0]
+    return loop.objective(SPEC)[0]
 
 
 @pytest.fixture(scope="module")
 def exact(f: Objective) -> NetworkLoss:
-    """The same loss by the exact formulas of :mod:`samlib.networks`."""
+    """The same loss by the exact formulas of :mod:`samlib.certify.exact_network`."""
     return NetworkLoss(f.x.numpy(), f.y.numpy(), 5, loss="ce", decay=0.01)
 
 
 def test_hessians_at_both_ends_are_those_of_exact_formulas(
     run: Run, f: Objective, exact: NetworkLoss
 ) -> None:
-    got, arrays = surroundings.hessian(run, f)
+    got, arrays = curvature.hessian(run, f)
     g = exact.grad(run.theta)
     for name, theta in (("", run.theta), ("shifted_", run.theta + 2 * g / np.linalg.norm(g))):
         lam = np.linalg.eigvalsh(exact.hess(theta))
@@ -60,9 +62,9 @@ def test_hessians_at_both_ends_are_those_of_exact_formulas(
 def test_large_networks_are_looked_at_by_lanczos_alone(
     run: Run, f: Objective, exact: NetworkLoss, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = functools.partial(spectrum.spectrum, dense=0)  # every network is large now
-    monkeypatch.setattr(spectrum, "spectrum", quick)
-    got, arrays = surroundings.hessian(run, f)
+    quick = functools.partial(lanczos.spectrum, dense=0)  # every network is large now
+    monkeypatch.setattr(lanczos, "spectrum", quick)
+    got, arrays = curvature.hessian(run, f)
     assert "hessian_negative" not in got
     lam = np.linalg.eigvalsh(exact.hess(run.theta))
     assert (got["hessian_min"], got["hessian_max"]) == pytest.approx((lam[0], lam[-1]), abs=1e-5)
@@ -74,8 +76,8 @@ def test_large_networks_are_looked_at_by_lanczos_alone(
 
 def test_a_float32_run_is_measured_in_float64(exact: NetworkLoss) -> None:
     spec = dataclasses.replace(SPEC, dtype="float32", rho=0.0)
-    run = train.train(spec)
-    got, _ = surroundings.hessian(run, train.objective(spec)[0])
+    run = loop.train(spec)
+    got, _ = curvature.hessian(run, loop.objective(spec)[0])
     assert got["hessian_min"] == pytest.approx(
         np.linalg.eigvalsh(exact.hess(run.theta))[0], abs=1e-6
     )
@@ -87,25 +89,25 @@ def test_the_map_is_theorys(run: Run, f: Objective, exact: NetworkLoss) -> None:
     there, u = exact.hess(run.theta + 2 * g / norm), g / norm
     m = there @ (np.eye(len(g)) + 2 / norm * (np.eye(len(g)) - np.outer(u, u)) @ here)
     top = np.abs(np.linalg.eigvals(np.eye(len(g)) - 0.1 * m)).max()
-    got, _ = surroundings.sam_map(run, f)
+    got, _ = curvature.sam_map(run, f)
     assert got["map_excess"] == pytest.approx(top - 1, abs=1e-9)
     assert np.hypot(got["map_real"], got["map_imag"]) == pytest.approx(top, abs=1e-9)
     twin = dataclasses.replace(run, spec=SPEC.twin())
     plain = np.abs(1 - 0.1 * np.linalg.eigvalsh(here)).max()
-    assert surroundings.sam_map(twin, f)[0]["map_excess"] == pytest.approx(plain - 1, abs=1e-9)
+    assert curvature.sam_map(twin, f)[0]["map_excess"] == pytest.approx(plain - 1, abs=1e-9)
     other = dataclasses.replace(run, spec=dataclasses.replace(SPEC, rule="gsam"))
-    assert surroundings.sam_map(other, f) == ({}, {})
+    assert curvature.sam_map(other, f) == ({}, {})
 
 
 def test_the_slice_holds_its_points_and_their_losses(
     run: Run, f: Objective, exact: NetworkLoss
 ) -> None:
-    _, got = surroundings.loss_slice(run, f)
+    _, got = curvature.loss_slice(run, f)
     assert got["slice"].shape == (61, 61)
     assert got["slice"].dtype == np.float32
     end, x, plus, start = got["slice_marks"]
     assert np.linalg.norm(x - plus) == pytest.approx(2.0, rel=1e-5)  # ρ
-    twin = train.train(SPEC.twin()).theta
+    twin = loop.train(SPEC.twin()).theta
     assert np.linalg.norm(x - end) == pytest.approx(np.linalg.norm(run.theta - twin), rel=1e-5)
     first = f.initial(0).numpy()
     there = got["slice_off"][3] ** 2 + ((start - end) ** 2).sum()
@@ -117,11 +119,11 @@ def test_the_slice_holds_its_points_and_their_losses(
     for row, column in ((0, 0), (30, 30), (12, 47)):
         at = twin + np.array([got["slice_axes"][0][column], got["slice_axes"][1][row]]) @ q
         assert got["slice"][row, column] == pytest.approx(exact.f(at), rel=1e-4)
-    assert surroundings.loss_slice(dataclasses.replace(run, spec=SPEC.twin()), f) == ({}, {})
+    assert curvature.loss_slice(dataclasses.replace(run, spec=SPEC.twin()), f) == ({}, {})
 
 
 def test_pairs_of_hills_and_valleys_are_counted_from_their_places(run: Run, f: Objective) -> None:
-    got, arrays = surroundings.persistence(run, f)
+    got, arrays = curvature.persistence(run, f)
     low, high = arrays["plane_minima"], arrays["plane_maxima"]
     assert got["slice_minima"] == len(low) >= 1
     assert got["slice_maxima"] == len(high)
@@ -142,16 +144,14 @@ def test_pairs_of_hills_and_valleys_are_counted_from_their_places(run: Run, f: O
 @pytest.mark.parametrize("loss", ["ce", "mse"])
 def test_ascent_escapes_and_ends_at_no_maximizer(loss: str) -> None:
     spec = dataclasses.replace(SPEC, loss=loss, weight_decay=0.0, steps=4000)
-    run, (f, _) = train.train(dataclasses.replace(spec, steps=1)), train.objective(spec)
-    got, _ = surroundings.ascent(dataclasses.replace(run, spec=spec), f)
+    run, (f, _) = loop.train(dataclasses.replace(spec, steps=1)), loop.objective(spec)
+    got, _ = curvature.ascent(dataclasses.replace(run, spec=spec), f)
     assert got["ascent_escaped"] == 1
     assert got["ascent_loss"] > 100 * f.baseline
     assert 0 < got["ascent_steps"] < 4000
     assert got["ascent_grad_norm"] > 0.1
     assert got["ascent_hessian_positive"] >= 9
-    few, _ = surroundings.ascent(
-        dataclasses.replace(run, spec=dataclasses.replace(spec, steps=3)), f
-    )
+    few, _ = curvature.ascent(dataclasses.replace(run, spec=dataclasses.replace(spec, steps=3)), f)
     theta = f.initial(0)[None]
     for _ in range(3):
         theta = theta + 0.1 * f.grad(theta)
@@ -165,8 +165,8 @@ def test_ascent_escapes_and_ends_at_no_maximizer(loss: str) -> None:
 def test_symmetric_copies_of_the_minimizer_are_as_far_as_said(
     run: Run, f: Objective, exact: NetworkLoss
 ) -> None:
-    got, arrays = surroundings.symmetry(run, f)
-    twin = train.train(SPEC.twin()).theta
+    got, arrays = curvature.symmetry(run, f)
+    twin = loop.train(SPEC.twin()).theta
     flips = [exact.flip_unit(twin, j) for j in range(5)]
     swaps = [exact.swap_units(twin, i, j) for i in range(5) for j in range(i)]
     for name, copies in (("flip", flips), ("swap", swaps)):
@@ -176,7 +176,7 @@ def test_symmetric_copies_of_the_minimizer_are_as_far_as_said(
         assert [exact.f(c) for c in copies] == pytest.approx([exact.f(twin)] * len(copies))
     assert got["minimizer_grad_norm"] == pytest.approx(np.linalg.norm(exact.grad(twin)))
     relu = dataclasses.replace(run, spec=dataclasses.replace(SPEC, activation="relu"))
-    assert surroundings.symmetry(relu, f) == ({}, {})
+    assert curvature.symmetry(relu, f) == ({}, {})
 
 
 @pytest.mark.parametrize(("loss", "least"), [("ce", 9), ("mse", 10), ("logistic", 1)])
@@ -193,12 +193,12 @@ def test_a_linear_last_layer_leaves_no_local_maximizer(
     kind = {"classes": (3, 8)} if loss == "logistic" else {}
     spec = RunSpec(features="pca:4", n=40, width=3, loss=loss, activation=activation, depth=depth,
                    dtype="float64", **kind)  # fmt: skip
-    f, _ = train.objective(spec)
+    f, _ = loop.objective(spec)
     p = len(f.initial(0))
     draw = torch.Generator().manual_seed(0)
     for size in np.geomspace(0.01, 1, 20):
         theta = size * torch.randn(1, p, generator=draw, dtype=torch.float64)
-        whole = spectrum.matrix(spectrum.hessian(f, theta), theta)
+        whole = lanczos.matrix(lanczos.hessian(f, theta), theta)
         k = 1 if loss == "logistic" else 10
         block = torch.linalg.eigvalsh(whole[-k:, -k:])
         top = torch.linalg.eigvalsh(whole)
@@ -209,12 +209,12 @@ def test_a_linear_last_layer_leaves_no_local_maximizer(
 def test_with_relu_the_output_biases_alone_forbid_a_maximizer() -> None:
     """Along e₁ − e₂ of the output biases f rises on one side or the other of every point."""
     spec = RunSpec(n=40, width=3, activation="relu", dtype="float64")
-    f, _ = train.objective(spec)
+    f, _ = loop.objective(spec)
     draw = torch.Generator().manual_seed(0)
     for _ in range(20):
         theta = torch.randn(1, len(f.initial(0)), generator=draw, dtype=torch.float64)
         step = torch.zeros_like(theta)
         step[0, -10:-8] = torch.tensor([0.1, -0.1])
-        values = surroundings._values(f, torch.cat([theta - step, theta, theta + step]).numpy())
+        values = curvature._values(f, torch.cat([theta - step, theta, theta + step]).numpy())
         assert max(values[0], values[2]) > values[1]
         assert values[0] + values[2] > 2 * values[1]

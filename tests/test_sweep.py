@@ -20,9 +20,10 @@ from typing import Any
 import crash
 import pytest
 
-from samlib import executors, measures, records, sweep, train
 from samlib.errors import BadInput
-from samlib.runs import RunSpec
+from samlib.experiments import executors, measures, records, sweeps
+from samlib.training import loop
+from samlib.training.spec import RunSpec
 
 CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -271,24 +272,24 @@ def test_chunks_keep_stacks_and_twins_together() -> None:
     specs = [
         RunSpec(width=w, rho=r, seed=s) for r in (0.5, 1.0, 2.0) for w in (3, 4) for s in range(5)
     ]
-    out = sweep.chunks([*specs, *specs], 8)
+    out = sweeps.chunks([*specs, *specs], 8)
     assert sorted(s.id for c in out for s in c) == sorted(s.id for s in specs)
     assert all(len({s.width for s in c}) == 1 for c in out)
     twins = [{s.twin() for s in c} for c in out]
     assert sum(map(len, twins)) == len(set().union(*twins)) == 10  # no twin is trained twice
     assert [len(c) for c in out] == [6, 6, 3] * 2
     many = [RunSpec(rho=r / 10) for r in range(40)]  # one twin
-    assert [len(c) for c in sweep.chunks(many, 16)] == [16, 16, 8]
+    assert [len(c) for c in sweeps.chunks(many, 16)] == [16, 16, 8]
 
 
 def test_what_is_left_keeps_its_chunks() -> None:
     """Else a stopped sweep would end in other bits: stacks of other rows round differently."""
-    every = sweep.chunks(crash.SPECS, 3)
+    every = sweeps.chunks(crash.SPECS, 3)
     for gone in range(len(every)):
         have = {s.id for s in every[gone]}
-        left = sweep._unrecorded(crash.SPECS, 3, have)
+        left = sweeps._unrecorded(crash.SPECS, 3, have)
         assert left == every[:gone] + every[gone + 1 :]
-    left = sweep._unrecorded(crash.SPECS, 3, {every[0][0].id})
+    left = sweeps._unrecorded(crash.SPECS, 3, {every[0][0].id})
     assert left == [*every[1:], every[0][1:]]
 
 
@@ -297,12 +298,12 @@ def test_several_processes_give_the_same_records_and_one_may_die(
 ) -> None:
     with executors.processes(2) as pool:
         workers: dict[int, Any] = pool._processes
-        assert sweep.sweep(crash.SPECS[:6], tmp_path, pool, chunk=2) == 6
+        assert sweeps.sweep(crash.SPECS[:6], tmp_path, pool, chunk=2) == 6
         half = {s.id: calm[2][s.id] for s in crash.SPECS[:6]}
         assert crash.plain(tmp_path) == half
         victim = next(iter(workers.values()))
-        with pytest.raises(sweep.WorkerDied, match="recorded: run the same again"):
-            sweep.sweep(
+        with pytest.raises(sweeps.WorkerDied, match="recorded: run the same again"):
+            sweeps.sweep(
                 crash.SPECS, tmp_path, pool, chunk=1, progress=lambda _: victim.kill(), in_flight=2
             )
     assert 6 < len(records.read(tmp_path)) < len(crash.SPECS)
@@ -366,7 +367,7 @@ def test_a_bad_experiment_is_refused_in_one_line(name: str, tmp_path: Path) -> N
     path = tmp_path / "bad.toml"
     path.write_text(text if text.startswith("fixed") else SMALL + text)
     with pytest.raises(BadInput) as error:
-        sweep.load(path)
+        sweeps.load(path)
     assert str(error.value).startswith(f"experiment {str(path)!r}: ")
     assert said in str(error.value)
     assert "\n" not in str(error.value)
@@ -379,10 +380,10 @@ def test_a_grid_of_a_milliard_runs_is_counted_and_not_built(
     path = tmp_path / "grid.toml"
     lists = [f"{name} = {list(range(1, 1001))}" for name in ("seed", "width", "steps")]
     path.write_text("[grid]\n" + "\n".join(lists))
-    monkeypatch.setattr(sweep, "RunSpec", None)
-    monkeypatch.setattr(sweep, "fields", lambda _: [*map(_Named, ("seed", "width", "steps"))])
+    monkeypatch.setattr(sweeps, "RunSpec", None)
+    monkeypatch.setattr(sweeps, "fields", lambda _: [*map(_Named, ("seed", "width", "steps"))])
     with pytest.raises(BadInput, match="1000000000 runs are more than 100000; shorten"):
-        sweep.load(path)
+        sweeps.load(path)
 
 
 class _Named:
@@ -393,14 +394,14 @@ class _Named:
 def test_the_number_of_runs_has_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "grid.toml"
     path.write_text("arms = [{rho = [1, 2]}, {rho = [3]}]\ngrid = {seed = [0, 1]}")
-    monkeypatch.setattr(sweep, "MOST", 6)
-    _, specs = sweep.load(path)
+    monkeypatch.setattr(sweeps, "MOST", 6)
+    _, specs = sweeps.load(path)
     assert [(s.rho, s.seed) for s in specs] == [
         (1.0, 0), (2.0, 0), (1.0, 1), (2.0, 1), (3.0, 0), (3.0, 1),
     ]  # fmt: skip
-    monkeypatch.setattr(sweep, "MOST", 5)
+    monkeypatch.setattr(sweeps, "MOST", 5)
     with pytest.raises(BadInput, match="6 runs are more than 5"):
-        sweep.load(path)
+        sweeps.load(path)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "nothing"])
@@ -410,7 +411,7 @@ def test_an_experiment_that_is_no_file_is_refused_at_once(kind: str, tmp_path: P
         os.mkfifo(path) if kind == "pipe" else path.mkdir()
     said = "no such file" if kind == "nothing" else f"is a {kind}.* where a file belongs"
     with pytest.raises(BadInput, match=said):
-        sweep.load(path)
+        sweeps.load(path)
 
 
 @pytest.mark.parametrize(
@@ -426,10 +427,10 @@ def test_an_experiment_that_is_no_file_is_refused_at_once(kind: str, tmp_path: P
 def test_what_cannot_be_measured_is_refused_before_anything_trains(
     options: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "train_many", lambda *_, **__: pytest.fail("it trains"))
+    monkeypatch.setattr(sweeps, "train_many", lambda *_, **__: pytest.fail("it trains"))
     club = RunSpec(data="karate", model="gcn", activation="relu", steps=2)
     with pytest.raises(BadInput, match=said):
-        sweep.sweep([RunSpec(n=30, steps=2), club], tmp_path / "out", **options)
+        sweeps.sweep([RunSpec(n=30, steps=2), club], tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
@@ -437,7 +438,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_trains(
 def test_a_sweep_into_a_folder_with_a_pipe_ends_at_once(name: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / name)
     with pytest.raises(BadInput, match="is a pipe or device where a file belongs; move it away"):
-        sweep.sweep(crash.SPECS[:1], tmp_path)
+        sweeps.sweep(crash.SPECS[:1], tmp_path)
 
 
 def test_a_doubled_line_costs_no_run_and_no_count(
@@ -456,25 +457,25 @@ def test_a_doubled_line_costs_no_run_and_no_count(
 def test_data_are_read_once_to_measure_all_runs_of_an_experiment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep._objective.cache_clear()
-    built, real = [], sweep.objective
-    monkeypatch.setattr(sweep, "objective", lambda s, *a: built.append(s) or real(s, *a))
+    sweeps._objective.cache_clear()
+    built, real = [], loop.objective
+    monkeypatch.setattr(sweeps, "objective", lambda s, *a: built.append(s) or real(s, *a))
     specs = [RunSpec(n=30, width=2, steps=20 * k, rho=k, seed=k) for k in (1, 2, 3)]
-    sweep.sweep(specs, tmp_path, chunk=1, measure=["norms", "image", "escape"])
+    sweeps.sweep(specs, tmp_path, chunk=1, measure=["norms", "image", "escape"])
     assert len(built) == 1
-    for record, run in zip(records.read(tmp_path), train.train_many(specs), strict=True):
-        f, _ = train.objective(run.spec)
+    for record, run in zip(records.read(tmp_path), loop.train_many(specs), strict=True):
+        f, _ = loop.objective(run.spec)
         due, _ = measures.take(["norms", "image"], run, f)
         for name, value in due.items():
             assert record["metrics"][name] == pytest.approx(value, rel=1e-4), name
     other = RunSpec(n=31, width=2, steps=20)
-    sweep.sweep([other], tmp_path, measure=["norms"])
+    sweeps.sweep([other], tmp_path, measure=["norms"])
     assert len(built) == 2
 
 
 def test_every_experiment_of_the_book_loads() -> None:
     folder = Path(__file__).parents[1] / "book" / "experiments"
-    counts = {path.stem: len(sweep.load(path)[1]) for path in folder.glob("*.toml")}
+    counts = {path.stem: len(sweeps.load(path)[1]) for path in folder.glob("*.toml")}
     assert len(counts) >= 43
     assert min(counts.values()) >= 1
     assert max(counts.values()) <= 400
@@ -483,5 +484,5 @@ def test_every_experiment_of_the_book_loads() -> None:
 def test_an_error_in_a_run_is_raised_and_the_others_are_kept(tmp_path: Path) -> None:
     bad = RunSpec(n=5000, steps=20)  # digits has fewer
     with pytest.raises(BadInput, match="5000"):
-        sweep.sweep([*crash.SPECS[:2], bad], tmp_path, chunk=2)
+        sweeps.sweep([*crash.SPECS[:2], bad], tmp_path, chunk=2)
     assert len(records.read(tmp_path)) == 2

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from samlib.errors import BadInput
-from samlib.tables import Table, tally
+from samlib.experiments.tables import Table, tally
 
 BOOK = Path(__file__).resolve().parents[1] / "book"
 

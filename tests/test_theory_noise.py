@@ -14,8 +14,8 @@ import sympy as sp
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from samlib import landscapes
-from samlib.sam import sam_map
+from samlib.dynamics.trajectories import sam_map
+from samlib.landscapes import symbolic
 
 R = sp.Rational
 X, ETA = sp.symbols("x eta", positive=True)
@@ -39,7 +39,7 @@ def slope(x: Array) -> Array:
 
 def test_on_the_unit_interval_sam_is_descent_on_the_shifted_well() -> None:
     x = np.linspace(0.001, 0.999, 101)[:, None]
-    step = sam_map(landscapes.get("double-well"), 1.2, 0.1)
+    step = sam_map(symbolic.landscape("double-well"), 1.2, 0.1)
     assert np.allclose(step(x)[:, 0], sp.lambdify(X, T.subs(ETA, R(1, 10)))(x[:, 0]), atol=1e-15)
     assert [v for v in sp.solve(U.diff(X), X) if 0 < v < 1] == [R(1, 5)]
     assert T.subs(X, 0) == R(66, 125) * ETA
@@ -121,7 +121,7 @@ def steps_per_exit(
 )
 def test_simulated_exit_times(sigma: float, copies: int, steps: int) -> None:
     """Simulation of the update rule of the package agrees within three standard errors."""
-    step = sam_map(landscapes.get("double-well"), 1.2, 0.1)
+    step = sam_map(symbolic.landscape("double-well"), 1.2, 0.1)
     mean, error = steps_per_exit(
         lambda x, noise: step(x[:, None])[:, 0] + 0.1 * noise, sigma, copies, steps
     )
@@ -256,7 +256,7 @@ def shares(chance: Array) -> tuple[float, float, float]:
 
 def test_noisy_sam_hops_between_hallucinated_points() -> None:
     """At σ = 0.5 SAM is near ±1/5, gradient descent near ±1, each for most of the time."""
-    step = sam_map(landscapes.get("double-well"), 1.2, 0.1)
+    step = sam_map(symbolic.landscape("double-well"), 1.2, 0.1)
     sam, gd = step(MIDDLE[:, None])[:, 0], MIDDLE - 0.1 * slope(MIDDLE)
     true, fake, _ = shares(np.diff(ndtr((EDGES - sam[:, None]) / 0.05), axis=1))
     assert true < 1e-7
@@ -267,7 +267,7 @@ def test_noisy_sam_hops_between_hallucinated_points() -> None:
 
 
 def test_just_beside_a_true_minimizer_sam_is_thrown_back() -> None:
-    step = sam_map(landscapes.get("double-well"), 1.2, 0.1)
+    step = sam_map(symbolic.landscape("double-well"), 1.2, 0.1)
     below, above = step(np.array([[1 - 1e-12], [1 + 1e-12]]))[:, 0]
     assert below == pytest.approx(613 / 625, abs=1e-10)
     assert above == pytest.approx(97 / 625, abs=1e-10)

@@ -10,9 +10,9 @@ import pytest
 import sympy as sp
 import torch
 
-from samlib import points
-from samlib.landscapes import Landscape
-from samlib.sam import trajectory
+from samlib.dynamics.trajectories import trajectory
+from samlib.landscapes.symbolic import Landscape
+from samlib.points import stability
 
 R = sp.Rational
 W, B, V, LAM = sp.symbols("w b v lambda", real=True)
@@ -74,7 +74,7 @@ def test_neuron_attracts_below_the_exact_step_size() -> None:
     limit = 4 / (13 + 9 * sp.sqrt(2))
     assert sp.simplify(limit - 2 / max(a.eigenvals())) == 0
     assert str(sp.N(limit, 14)) == "0.15547310779551"
-    report = points.classify(loss(NEURON, False), [-2, 7], 1.0)
+    report = stability.classify(loss(NEURON, False), [-2, 7], 1.0)
     assert report.kind == "attracting"
     assert report.image_kind == "minimizer"
     assert report.eta_max == pytest.approx(float(limit), rel=1e-12)
@@ -118,7 +118,7 @@ def test_two_layers_are_hallucinated_in_integers() -> None:
     top = 134 + sp.sqrt(17259)
     assert sp.expand(polynomial.subs(LAM, top)) == 0
     assert str(sp.N(2 / top, 10)) == "0.007536547167"
-    report = points.classify(loss(LAYERS, True), [0, 5, 1], 2.0)
+    report = stability.classify(loss(LAYERS, True), [0, 5, 1], 2.0)
     assert report.normally_attracting
     assert report.eta_max == pytest.approx(float(2 / top), rel=1e-9)
 

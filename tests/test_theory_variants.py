@@ -7,9 +7,11 @@ import pytest
 import sympy as sp
 from numpy.typing import NDArray
 
-from samlib import landscapes, points, rules
-from samlib.landscapes import Landscape
-from samlib.sam import trajectory
+from samlib.dynamics import rules
+from samlib.dynamics.trajectories import trajectory
+from samlib.landscapes import symbolic
+from samlib.landscapes.symbolic import Landscape
+from samlib.points import search, stability
 
 R = sp.Rational
 X, Y, Z = sp.symbols("x y z", real=True)
@@ -45,7 +47,7 @@ def test_asam_points_of_the_shifted_well_are_exact_and_complete() -> None:
 )
 def test_asam_multipliers_of_the_package(x: float, slope: float) -> None:
     """d/dx of ∇f(x⁺) by differences of the rule is the number before η."""
-    f, h = landscapes.get("shifted-well"), 1e-6
+    f, h = symbolic.landscape("shifted-well"), 1e-6
     ends = rules.asam(f, np.array([[x + h], [x - h]]), 0.4)[0][:, 0]
     assert (ends[0] - ends[1]) / (2 * h) == pytest.approx(-slope, rel=1e-8)
     at, plus = rules.asam(f, np.array([x]), 0.4)
@@ -56,7 +58,7 @@ def test_asam_multipliers_of_the_package(x: float, slope: float) -> None:
 
 def test_asam_converges_to_its_attracting_points_only() -> None:
     starts = np.linspace(0.51, 4.6, 200)[:, None]
-    end = trajectory(landscapes.get("shifted-well"), starts, 0.4, 0.1, 3000, "asam")[-1, :, 0]
+    end = trajectory(symbolic.landscape("shifted-well"), starts, 0.4, 0.1, 3000, "asam")[-1, :, 0]
     assert set(end.round(6)) == {round(10 / 3, 6), round(20 / 7, 6)}
 
 
@@ -94,7 +96,7 @@ def test_asam_jacobian_in_any_dimension() -> None:
 
 def test_asam_below_radius_one_stays_in_the_orthant() -> None:
     rng = np.random.default_rng(0)
-    f = landscapes.get("himmelblau")
+    f = symbolic.landscape("himmelblau")
     x = rng.uniform(-4, 4, (5000, 2))
     x[:50, 0] = 0
     plus = rules.asam(f, x, 0.999)[1]
@@ -132,7 +134,7 @@ def test_unnormalised_multipliers(rho: sp.Rational) -> None:
 @pytest.mark.parametrize(("rho", "count"), [(0.99, 0), (1.01, 2), (3.99, 2), (4.01, 6)])
 def test_unnormalised_hallucination_starts_at_one_and_at_four(rho: float, count: int) -> None:
     """All fixed points of the package's rule with f' ≠ 0, by sign changes on a fine grid."""
-    f = landscapes.get("double-well")
+    f = symbolic.landscape("double-well")
     x = np.linspace(-1.5, 1.5, 300_001)[:, None] + 1e-7
     look = rules.unnormalised(f, x, rho)[0][:, 0]
     at = np.flatnonzero(look[:-1] * look[1:] < 0)
@@ -140,7 +142,9 @@ def test_unnormalised_hallucination_starts_at_one_and_at_four(rho: float, count:
 
 
 def test_unnormalised_sam_converges_to_the_upper_root() -> None:
-    end = trajectory(landscapes.get("double-well"), [0.6], 5.0, 0.02, 5000, "unnormalised")[-1, 0]
+    end = trajectory(symbolic.landscape("double-well"), [0.6], 5.0, 0.02, 5000, "unnormalised")[
+        -1, 0
+    ]
     assert end == pytest.approx((1 + np.sqrt(1 - 4 / 5)) / 2, abs=1e-12)
 
 
@@ -151,7 +155,7 @@ PLANE_POINT = np.array([0.2, 0.0])
 
 def gsam_ends(eta: float, alpha: float, steps: int) -> Array:
     """Distances to the hallucinated point of the last 50 iterates of 20 starts."""
-    f = landscapes.get("double-well-2d")
+    f = symbolic.landscape("double-well-2d")
     x = PLANE_POINT + 0.02 * np.random.default_rng(1).standard_normal((20, 2))
     far = []
     for k in range(steps):
@@ -162,14 +166,14 @@ def gsam_ends(eta: float, alpha: float, steps: int) -> Array:
 
 
 def test_gsam_in_one_dimension_is_sam() -> None:
-    f = landscapes.get("double-well")
+    f = symbolic.landscape("double-well")
     x = np.linspace(-2, 2, 401)[:, None] + 1e-4
     assert np.allclose(rules.gsam(f, x, 1.2, alpha=0.7)[0], rules.sam(f, x, 1.2)[0], atol=1e-14)
 
 
 def test_gsam_is_discontinuous_at_the_point() -> None:
     """The limits along rays are α(⟨v, g⟩v − g), v the direction of A e."""
-    f, g, a = landscapes.get("double-well-2d"), np.array([-0.192, 0.0]), np.diag([2, 7.25])
+    f, g, a = symbolic.landscape("double-well-2d"), np.array([-0.192, 0.0]), np.diag([2, 7.25])
     for angle in np.linspace(0.1, 6.2, 15):
         e = np.array([np.cos(angle), np.sin(angle)])
         v = a @ e / np.linalg.norm(a @ e)
@@ -239,7 +243,7 @@ def odd_point() -> tuple[Landscape, Array, NDArray[np.complex128]]:
     there = X**2 / 2 + X * Y + Y**2 + Y * Z + Z**2
     f = Landscape(here * blend + there * (1 - blend), (X, Y, Z))
     x = np.array([0.0, 0.0, 1.0])
-    return f, x, points.classify(f, x, 1.0).eigenvalues
+    return f, x, stability.classify(f, x, 1.0).eigenvalues
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.3, 0.7])
@@ -274,7 +278,7 @@ def adam(f: Landscape, x: Array, rho: float, eta: float, steps: int, eps: float)
 
 
 def test_adam_stays_at_a_hallucinated_point_and_nowhere_else() -> None:
-    f = landscapes.get("double-well")
+    f = symbolic.landscape("double-well")
     there = np.array([[0.2], [-0.2]])
     assert np.allclose(adam(f, there, 1.2, 0.01, 50, 1e-8), there, atol=1e-6)
     x = np.array([[0.35], [0.8], [1.1], [-0.6]])
@@ -282,14 +286,14 @@ def test_adam_stays_at_a_hallucinated_point_and_nowhere_else() -> None:
 
 
 def test_adam_converges_to_hallucinated_points() -> None:
-    f = landscapes.get("double-well-2d")
+    f = symbolic.landscape("double-well-2d")
     end = adam(f, np.array([[0.7, 0.9], [0.5, -0.6], [-0.8, -0.5]]), 1.2, 0.005, 4000, 1e-8)
     assert np.allclose(end, [[0.2, 0], [0.2, 0], [-0.2, 0]], atol=1e-6)
 
 
 def test_adam_near_the_point_is_heavy_ball() -> None:
     """Bias correction aside, Adam is heavy ball with β = β₁ and step size (1 − β₁)η/ε."""
-    f, x_h, eta, eps = landscapes.get("double-well-2d"), PLANE_POINT, 0.05, 0.1
+    f, x_h, eta, eps = symbolic.landscape("double-well-2d"), PLANE_POINT, 0.05, 0.1
     x = y = before = x_h + np.array([1e-7, -2e-7])
     m = v = np.zeros(2)
     for _ in range(60):
@@ -303,9 +307,9 @@ def test_adam_near_the_point_is_heavy_ball() -> None:
 
 def test_adam_with_the_customary_epsilon_is_thrown_off_again() -> None:
     """At a point reached to rounding Adam with ε = 1e-8 bursts; with ε = 0.1 it stays."""
-    f = landscapes.get("himmelblau")
-    found = points.find_hallucinated(f, [3, 2], 5.0)
-    h = next(p for p in found if points.classify(f, p.x, 5.0).kind == "attracting")
+    f = symbolic.landscape("himmelblau")
+    found = search.find_hallucinated(f, [3, 2], 5.0)
+    h = next(p for p in found if stability.classify(f, p.x, 5.0).kind == "attracting")
     x = np.tile(h.x + np.array([0.04, -0.05]), (2, 1))
     m = v = np.zeros_like(x)
     eps, far = np.array([[1e-8], [0.1]]), []
@@ -356,7 +360,7 @@ def test_the_run_from_0201_goes_to_the_maximizer() -> None:
     k = np.arange(1, 200_001)
     path = descend(np.array([0.201]), 1.2 * k**-0.5)[:, 0]
     assert abs(path[-1]) < 1e-4
-    assert landscapes.get("double-well").hess(np.array([0.0]))[0, 0] == -1
+    assert symbolic.landscape("double-well").hess(np.array([0.0]))[0, 0] == -1
 
 
 def caught(eta: float, r: float, rho: float) -> bool:

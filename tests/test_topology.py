@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from samlib import landscapes, topology
 from samlib.errors import BadInput
+from samlib.experiments import slices
+from samlib.landscapes import symbolic
 
 
 def by_union_find(values: np.ndarray) -> dict[int, float]:
@@ -37,9 +38,9 @@ def by_union_find(values: np.ndarray) -> dict[int, float]:
     return out
 
 
-def grid(values: np.ndarray, low: float = -2, high: float = 2) -> topology.Slice:
+def grid(values: np.ndarray, low: float = -2, high: float = 2) -> slices.Slice:
     axes = np.stack([np.linspace(low, high, n) for n in values.shape[::-1]])
-    return topology.Slice(values, axes, np.zeros((0, 2)), np.zeros(0))
+    return slices.Slice(values, axes, np.zeros((0, 2)), np.zeros(0))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -47,7 +48,7 @@ def test_minima_and_maxima_are_those_of_union_find(seed: int) -> None:
     rng = np.random.default_rng(seed)
     values = rng.standard_normal((17, 17))
     values = values + np.roll(values, 1, 0) + np.roll(values, 1, 1)
-    for find, sign in ((topology.minima, 1), (topology.maxima, -1)):
+    for find, sign in ((slices.minima, 1), (slices.maxima, -1)):
         found = find(grid(values), 0.0)
         wanted = by_union_find(sign * values)
         inside = {i: p for i, p in wanted.items() if all(0 < k < 16 for k in divmod(i, 17))}
@@ -65,18 +66,18 @@ def test_minima_and_maxima_are_those_of_union_find(seed: int) -> None:
 def test_the_double_well() -> None:
     x, y = np.meshgrid(*[np.linspace(-2, 2, 41)] * 2)
     picture = grid((x**2 - 1) ** 2 / 4 + y**2 / 2)
-    low = topology.minima(picture, 0.01)
+    low = slices.minima(picture, 0.01)
     np.testing.assert_allclose(sorted(low.places.tolist()), [[-1, 0], [1, 0]], atol=1e-12)
     assert sorted(low.persistence) == pytest.approx([0.25, np.inf])
-    assert len(topology.minima(picture, 0.26).values) == 1
-    assert len(topology.maxima(picture, 0.0).values) == 0  # those of the border do not count
+    assert len(slices.minima(picture, 0.26).values) == 1
+    assert len(slices.maxima(picture, 0.0).values) == 0  # those of the border do not count
 
 
 def test_himmelblau_has_four_valleys_and_one_hill() -> None:
-    f = landscapes.get("himmelblau")
+    f = symbolic.landscape("himmelblau")
     corners = np.array([[-5.0, -5.0], [5.0, -5.0], [-5.0, 5.0]])
-    picture = topology.cut(f.f, corners, size=161)
-    low, high = topology.minima(picture, 1.0), topology.maxima(picture, 1.0)
+    picture = slices.cut(f.f, corners, size=161)
+    low, high = slices.minima(picture, 1.0), slices.maxima(picture, 1.0)
     assert len(low.values) == 4
     assert len(high.values) == 1
     assert high.places[0] + corners[0] == pytest.approx((-0.2708, -0.9230), abs=0.1)
@@ -91,7 +92,7 @@ def test_a_slice_keeps_distances_and_values() -> None:
     def f(rows: np.ndarray) -> np.ndarray:
         return ((rows - centre) ** 2).sum(1)
 
-    cut = topology.cut(f, points, other, size=31)
+    cut = slices.cut(f, points, other, size=31)
     for i in range(3):
         for j in range(i):
             far = np.linalg.norm(cut.marks[i] - cut.marks[j])
@@ -115,7 +116,7 @@ def test_a_slice_keeps_distances_and_values() -> None:
 
 
 def test_distances() -> None:
-    got = topology.distances(np.array([[0.0, 0], [3, 4]]), np.array([[0.0, 0], [0, 4], [3, 0]]))
+    got = slices.distances(np.array([[0.0, 0], [3, 4]]), np.array([[0.0, 0], [0, 4], [3, 0]]))
     assert got.tolist() == [[0, 4, 3], [5, 3, 4]]
 
 
@@ -124,12 +125,12 @@ def test_unusable_arguments_are_named() -> None:
         return rows[:, 0]
 
     with pytest.raises(BadInput, match=r"shape \(2, 4\)"):
-        topology.cut(f, np.ones((2, 4)))
+        slices.cut(f, np.ones((2, 4)))
     with pytest.raises(BadInput, match="one line"):
-        topology.cut(f, np.outer([0, 1, 2], np.ones(4)))
+        slices.cut(f, np.outer([0, 1, 2], np.ones(4)))
     with pytest.raises(BadInput, match="one line"):
-        topology.cut(f, np.ones((3, 4)))
+        slices.cut(f, np.ones((3, 4)))
     with pytest.raises(BadInput, match="size = 1"):
-        topology.cut(f, np.eye(3), size=1)
+        slices.cut(f, np.eye(3), size=1)
     with pytest.raises(BadInput, match="threshold = -1"):
-        topology.minima(grid(np.zeros((5, 5))), -1)
+        slices.minima(grid(np.zeros((5, 5))), -1)

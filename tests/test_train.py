@@ -14,17 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from torch import nn
 
-from samlib import data, models, schedules, train
 from samlib.errors import BadInput
-from samlib.objective import Objective
-from samlib.runs import RunSpec
+from samlib.training import data, loop, models, schedules
+from samlib.training.spec import RunSpec
+from samlib.training.stacked_loss import Objective
 
 SMALL = RunSpec(n=60, width=4, rho=0.7, lr=0.05, steps=20, dtype="float64", seed=3)
 
 
 def reference(spec: RunSpec, rule: str = "sam") -> tuple[np.ndarray, float]:
     """SAM from the paper's equation with torch.nn and per-parameter arithmetic: (θ, final f)."""
-    ds = data.load(spec.data, n=spec.n, features=spec.features)
+    ds = data.load_data(spec.data, n=spec.n, features=spec.features)
     x, y = torch.tensor(ds.x_train), torch.tensor(ds.y_train)
     torch.manual_seed(spec.seed)
     net = nn.Sequential(nn.Linear(x.shape[1], spec.width), nn.Tanh(), nn.Linear(spec.width, 10))
@@ -64,7 +64,7 @@ def reference(spec: RunSpec, rule: str = "sam") -> tuple[np.ndarray, float]:
 @pytest.mark.parametrize("weight_decay", [0.0, 0.03])
 def test_training_equals_a_plain_reference(warm_start: float, weight_decay: float) -> None:
     spec = dataclasses.replace(SMALL, warm_start=warm_start, weight_decay=weight_decay)
-    run = train.train(spec)
+    run = loop.train(spec)
     theta, f = reference(spec)
     np.testing.assert_allclose(run.theta, theta, rtol=0, atol=1e-12)
     assert run.metrics["loss"] == pytest.approx(f, abs=1e-12)
@@ -79,11 +79,11 @@ def test_schedules_and_momentum_equal_a_plain_reference(schedule: str, momentum:
     if schedule == "adaptive":  # it needs a run that hallucinates
         change |= {"rho": 2.0, "lr": 0.1, "steps": 200, "warm_start": 0.0}
     spec = dataclasses.replace(SMALL, **change)
-    run = train.train(spec)
+    run = loop.train(spec)
     theta, f = reference(spec)
     np.testing.assert_allclose(run.theta, theta, rtol=0, atol=1e-7)  # 200 steps magnify rounding
     assert run.metrics["loss"] == pytest.approx(f, abs=1e-7)
-    still = train.train(dataclasses.replace(spec, schedule="constant"))
+    still = loop.train(dataclasses.replace(spec, schedule="constant"))
     assert (abs(run.theta - still.theta).max() > 1e-3) == (schedule != "constant")
 
 
@@ -98,8 +98,8 @@ def test_later_options_leave_old_ids_alone() -> None:
 
 def test_mini_batch_runs_are_measured_on_all_the_data() -> None:
     spec = dataclasses.replace(SMALL, batch=20, steps=500)
-    trace = train.train(spec).trace
-    full = train.train(dataclasses.replace(spec, batch=None)).trace
+    trace = loop.train(spec).trace
+    full = loop.train(dataclasses.replace(spec, batch=None)).trace
     assert trace.loss[0] == pytest.approx(full.loss[0], abs=1e-12)
     held = trace.loss[:-1].reshape(-1, 2)  # 500 steps, 200 measures: every second step
     assert (held[:, 0] == held[:, 1]).all()
@@ -109,9 +109,9 @@ def test_mini_batch_runs_are_measured_on_all_the_data() -> None:
 def test_a_stack_equals_its_runs_one_at_a_time() -> None:
     specs = [dataclasses.replace(SMALL, rho=r, seed=s) for r in (0.0, 0.5, 2.0) for s in (0, 1)]
     specs += [dataclasses.replace(SMALL, lr=0.2, warm_start=0.5, steps=20)]
-    together = train.train_many(specs)
+    together = loop.train_many(specs)
     for spec, run in zip(specs, together, strict=True):
-        alone = train.train(spec)
+        alone = loop.train(spec)
         assert run.spec == spec
         np.testing.assert_allclose(run.theta, alone.theta, rtol=0, atol=1e-12)
 
@@ -119,18 +119,18 @@ def test_a_stack_equals_its_runs_one_at_a_time() -> None:
 def test_a_stack_in_single_precision_equals_its_runs_to_rounding() -> None:
     single = dataclasses.replace(SMALL, dtype="float32", n=None, width=16)
     specs = [dataclasses.replace(single, rho=r, seed=s) for r in (0.2, 2.0) for s in range(4)]
-    for spec, run in zip(specs, train.train_many(specs), strict=True):
-        np.testing.assert_allclose(run.theta, train.train(spec).theta, rtol=0, atol=2e-6)
+    for spec, run in zip(specs, loop.train_many(specs), strict=True):
+        np.testing.assert_allclose(run.theta, loop.train(spec).theta, rtol=0, atol=2e-6)
 
 
 def test_a_memory_bound_splits_a_stack_and_changes_nothing() -> None:
     specs = [dataclasses.replace(SMALL, rho=r, seed=s) for r in (0.5, 2.0) for s in (0, 1)]
-    row = train.objective(SMALL)[0].row_bytes(SMALL.steps)
+    row = loop.objective(SMALL)[0].row_bytes(SMALL.steps)
     sizes = {}
     for memory in (1, 4 * row, 2**30):
-        runs = train.train_many(specs, memory=memory)
+        runs = loop.train_many(specs, memory=memory)
         sizes[memory] = [r.provenance["stack"] for r in runs]
-        for run, free in zip(runs, train.train_many(specs), strict=True):
+        for run, free in zip(runs, loop.train_many(specs), strict=True):
             np.testing.assert_allclose(run.theta, free.theta, rtol=0, atol=1e-12)
             assert run.verdict == free.verdict
     assert list(sizes.values()) == [[1] * 4, [4] * 4, [6] * 4]  # with two twins
@@ -138,19 +138,19 @@ def test_a_memory_bound_splits_a_stack_and_changes_nothing() -> None:
 
 def test_the_same_spec_gives_the_same_bytes_twice() -> None:
     spec = dataclasses.replace(SMALL, dtype="float32", steps=50)
-    a, b = train.train(spec), train.train(spec)
+    a, b = loop.train(spec), loop.train(spec)
     assert a.theta.tobytes() == b.theta.tobytes()
     assert a.trace.loss.tobytes() == b.trace.loss.tobytes()
 
 
 def test_zero_radius_is_gradient_descent_bit_for_bit() -> None:
     spec = dataclasses.replace(SMALL, rho=0.0)
-    a, b = train.train_many([spec, spec.twin()])
+    a, b = loop.train_many([spec, spec.twin()])
     assert a.theta.tobytes() == b.theta.tobytes()
 
 
 def test_the_trace_ends_at_the_final_point() -> None:
-    run = train.train(SMALL)
+    run = loop.train(SMALL)
     assert len(run.trace.loss) == SMALL.steps + 1
     assert run.trace.loss[-1] == run.metrics["loss"]
     curves = run.curves(10)
@@ -166,7 +166,7 @@ def test_the_trace_ends_at_the_final_point() -> None:
 def test_the_objective_against_torch_nn(
     loss: str, depth: int, activation: str, rows: slice
 ) -> None:
-    ds = data.load("digits", n=50, classes=(3, 8))
+    ds = data.load_data("digits", n=50, classes=(3, 8))
     spec = RunSpec(loss=loss, weight_decay=0.1, dtype="float64", width=3, depth=depth)
     f = Objective(dataclasses.replace(spec, activation=activation), ds)
     theta = torch.stack([f.initial(s) for s in (0, 1)])
@@ -174,7 +174,7 @@ def test_the_objective_against_torch_nn(
     g = f.grad(theta)
     x, y = torch.tensor(ds.x_train)[rows], torch.tensor(ds.y_train)[rows]
     for i, seed in enumerate((0, 1)):
-        net = models.build("mlp", seed=seed, **f.options).double()
+        net = models.build_model("mlp", seed=seed, **f.options).double()
         out = net(x)
         if loss == "ce":
             value = nn.functional.cross_entropy(out, y)
@@ -190,7 +190,7 @@ def test_the_objective_against_torch_nn(
 
 
 def test_hessian_vector_products_against_finite_differences() -> None:
-    f, _ = train.objective(RunSpec(n=40, weight_decay=0.1, dtype="float64", width=3))
+    f, _ = loop.objective(RunSpec(n=40, weight_decay=0.1, dtype="float64", width=3))
     theta = torch.stack([f.initial(s) for s in (0, 1)])
     v = torch.randn(theta.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     h = 1e-6
@@ -199,7 +199,7 @@ def test_hessian_vector_products_against_finite_differences() -> None:
 
 
 def test_the_baseline_is_the_best_constant_guess() -> None:
-    ds = data.load("digits", n=97)
+    ds = data.load_data("digits", n=97)
     p = np.bincount(ds.y_train) / 97
     assert Objective(RunSpec(), ds).baseline == pytest.approx(-(p * np.log(p)).sum(), abs=1e-12)
     hot = np.eye(10)[ds.y_train]
@@ -213,18 +213,18 @@ def test_mini_batches_cover_an_epoch() -> None:
     epoch = torch.cat([next(it) for _ in range(3)])
     assert sorted(epoch.tolist()) == list(range(60))
     assert next(schedules.batches(SMALL, 60, "cpu")) is None
-    run = train.train(spec)
-    assert run.metrics["loss"] != train.train(SMALL).metrics["loss"]
+    run = loop.train(spec)
+    assert run.metrics["loss"] != loop.train(SMALL).metrics["loss"]
 
 
 def test_a_diverging_run_ends_early_and_leaves_the_others_alone() -> None:
     wild = dataclasses.replace(SMALL, lr=1e3, weight_decay=1.0, steps=300)
     calm = dataclasses.replace(wild, lr=0.01)
-    bad, good = train.train_many([wild, calm])
+    bad, good = loop.train_many([wild, calm])
     assert bad.verdict == "diverged"
     assert bad.metrics["steps"] < 300
     assert good.metrics["steps"] == 300
-    np.testing.assert_allclose(good.theta, train.train(calm).theta, atol=1e-12)
+    np.testing.assert_allclose(good.theta, loop.train(calm).theta, atol=1e-12)
     text = json.dumps(bad.record(), allow_nan=False)  # NaN never reaches a record
     assert json.loads(text)["verdict"] == "diverged"
 
@@ -233,7 +233,7 @@ def test_a_stack_of_which_all_rows_diverge_ends_early() -> None:
     wild = dataclasses.replace(SMALL, lr=1e3, weight_decay=1.0, steps=1000)
     made: list[int] = []
     specs = [wild, dataclasses.replace(wild, seed=4)]
-    runs = train.train_many(specs, twins=False, progress=made.append)
+    runs = loop.train_many(specs, twins=False, progress=made.append)
     assert [r.verdict for r in runs] == ["diverged"] * 2
     assert sum(made) < 2 * 1000
 
@@ -308,7 +308,7 @@ def test_a_momentum_runs_twin_has_the_momentum_and_no_ascent() -> None:
     full = dataclasses.replace(SMALL, momentum=0.9)
     _, due = reference(dataclasses.replace(full, rule="gd", rho=0.0), "gd")
     _, without = reference(dataclasses.replace(SMALL, rule="gd", rho=0.0), "gd")
-    assert train.train(full).metrics["twin_loss"] == pytest.approx(due, abs=1e-10)
+    assert loop.train(full).metrics["twin_loss"] == pytest.approx(due, abs=1e-10)
     assert abs(due - without) > 0.01
 
 
@@ -384,15 +384,15 @@ def test_bad_networks_and_devices_are_named() -> None:
         ({"loss": "logistic"}, "needs 2 classes"),
     ):
         with pytest.raises(BadInput, match=text):
-            train.train(dataclasses.replace(SMALL, **change))
+            loop.train(dataclasses.replace(SMALL, **change))
     with pytest.raises(BadInput, match="unknown"):
-        train.resolve_device("abacus")
+        loop.resolve_device("abacus")
     if not torch.cuda.is_available():
         with pytest.raises(BadInput, match="no CUDA device"):
-            train.resolve_device("cuda")
+            loop.resolve_device("cuda")
 
 
 def test_threads_are_restored() -> None:
     before = torch.get_num_threads()
-    train.train(SMALL)
+    loop.train(SMALL)
     assert torch.get_num_threads() == before

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samlib import diagnostics
-from samlib.diagnostics import (
+from samlib.diagnostics import verdicts
+from samlib.diagnostics.verdicts import (
     RUNNING,
     THRESHOLDS,
     Trace,
@@ -116,7 +116,7 @@ def test_the_quick_median_is_the_median() -> None:
     rng = np.random.default_rng(0)
     for size in range(1, 12):
         values = rng.random(size)
-        assert diagnostics._median(values) == pytest.approx(np.median(values), abs=1e-15)
+        assert verdicts._median(values) == pytest.approx(np.median(values), abs=1e-15)
 
 
 def test_a_replay_knows_the_loss_of_a_constant_guess() -> None:

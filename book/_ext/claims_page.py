@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
-from samlib import claims
+from samlib.experiments import ledger
 
 PAGE, MARK = "what-holds", "{ledger}"
 
@@ -29,7 +29,7 @@ def insert(app: Sphinx, docname: str, source: list[str]) -> None:
     """Replace the mark before the page is parsed."""
     if docname == PAGE:
         source[0] = source[0].replace(
-            MARK, to_theorems(claims.markdown(claims.load()), Path(app.srcdir))
+            MARK, to_theorems(ledger.markdown(ledger.load()), Path(app.srcdir))
         )
 
 

@@ -6,7 +6,6 @@ written to be read in an editor, so they are turned into reStructuredText here, 
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterable
 
@@ -15,13 +14,22 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-import samlib
-
 ROLES = "func|class|meth|mod|attr|data|exc|math|cite"
 KEPT = re.compile(rf"(``[^`]+``|:(?:py:)?(?:{ROLES}):`[^`]+`)")
 MARKUP = re.compile(r"[\\*|`]|_(?!\w)")
 RULE = re.compile(r"\s*([-=~+|:^]\s?)\1{2,}[-=~+|:^ ]*")
 ITEM = re.compile(r"(?:[-*] )?(``.+?``|\**[\w., *]+?) ?: (.*)")
+
+
+# In the order of the floors: what a module stands on comes before it.
+MODULES = [
+    *["errors", "landscapes.symbolic", "dynamics.rules", "dynamics.trajectories"],
+    *["diagnostics.verdicts", "diagnostics.lanczos", "points.search", "points.continuation"],
+    *["points.stability", "optim.sam", "optim.monitor", "certify.certificate"],
+    *["certify.exact_network", "training.data", "training.models", "training.spec"],
+    *["training.loop", "experiments.measures", "experiments.sweeps", "experiments.executors"],
+    *["experiments.records", "experiments.ledger", "experiments.reproduction", "lab"],
+]
 
 
 def escape(text: str) -> str:
@@ -100,9 +108,7 @@ class PublicApi(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Build the sections."""
         sections: list[nodes.Node] = []
-        for module in sorted(samlib._MODULES):
-            if importlib.util.find_spec(f"samlib.{module}") is None:
-                continue
+        for module in MODULES:
             section = nodes.section(ids=[f"samlib-{module}"], names=[f"samlib.{module}"])
             section += nodes.title("", "", nodes.literal("", f"samlib.{module}"))
             text = [f".. automodule:: samlib.{module}", "   :members:", ""]

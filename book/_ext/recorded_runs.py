@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
-from samlib import records
+from samlib.experiments import records
 
 PAGE, MARK = "reproduce", "{recorded-runs}"
 

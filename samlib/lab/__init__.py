@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import traitlets
 
-from samlib import landscapes, sam
+from samlib.dynamics import trajectories
 from samlib.errors import BadInput, check_number
 from samlib.lab.picture import draw
+from samlib.landscapes import symbolic
 
 try:
     import anywidget
@@ -116,7 +117,7 @@ class SamLab(anywidget.AnyWidget):
         steps: int = 300,
         show: Sequence[str] = ("gd",),
     ) -> None:
-        self._landscapes: dict[str, Any] = {n: landscapes.get(n) for n in landscapes.names()}
+        self._landscapes: dict[str, Any] = {n: symbolic.landscape(n) for n in symbolic.names()}
         name = landscape if isinstance(landscape, str) else landscape.name or "f"
         if not isinstance(landscape, str):
             if landscape.dim > 2:
@@ -140,7 +141,9 @@ class SamLab(anywidget.AnyWidget):
         if len(self.start) != landscape.dim:
             self.start = self.sources[self.landscape]["preset"]["start"]  # comes back here
             return
-        path = sam.trajectory(landscape, self.start, self.rho, self.eta, self.steps, self.rule)
+        path = trajectories.trajectory(
+            landscape, self.start, self.rho, self.eta, self.steps, self.rule
+        )
         self.trajectory = path[np.isfinite(path).all(axis=1)].tolist()  # JSON has no infinities
 
     def set_state(self, sync_data: dict[str, Any]) -> None:

@@ -10,7 +10,8 @@ import contourpy
 import numpy as np
 from numpy.typing import NDArray
 
-from samlib import diagnostics, rules, sam
+from samlib.diagnostics import verdicts
+from samlib.dynamics import rules, trajectories
 
 WIDTH = 640
 Pair = tuple[float, float]
@@ -30,7 +31,9 @@ def draw(
 
     If d = 2 they lie over contours of f, if d = 1 on its graph.
     """
-    twin, path = (sam.trajectory(landscape, start, rho, eta, steps, r) for r in ("gd", rule))
+    twin, path = (
+        trajectories.trajectory(landscape, start, rho, eta, steps, r) for r in ("gd", rule)
+    )
     words = escape(_words(landscape, path, rho, eta, rule))
     (x0, x1), (y0, y1) = _window(landscape)
     height = round(WIDTH * (0.5 if landscape.dim == 1 else min(1.0, (y1 - y0) / (x1 - x0))))
@@ -83,11 +86,11 @@ def _words(landscape: Any, path: NDArray[np.float64], rho: float, eta: float, ru
     """What the picture shows, for its caption and for readers who do not see it."""
     _, plus = rules.get(rule)(landscape, path, rho)
     norm, shifted = (np.linalg.norm(landscape.grad(x), axis=-1) for x in (path, plus))
-    trace = diagnostics.Trace(landscape.f(path), norm, landscape.f(plus), shifted)
+    trace = verdicts.Trace(landscape.f(path), norm, landscape.f(plus), shifted)
     start, end = (", ".join(f"{v:.3g}" for v in path[k].round(6) + 0.0) for k in (0, -1))
     start, end = (f"({v})" if landscape.dim > 1 else f"x = {v}" for v in (start, end))
     return (
         f"{len(path) - 1} steps of {NAMES.get(rule, rule)} (orange) and of gradient descent (blue, "
         f"dashed) on {landscape.name or 'a landscape'} from {start} with ρ = {rho:g} and "
-        f"η = {eta:g}. The orange path {ENDS[diagnostics.verdict(trace)].format(end)}."
+        f"η = {eta:g}. The orange path {ENDS[verdicts.verdict(trace)].format(end)}."
     )

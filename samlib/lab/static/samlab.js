@@ -15,7 +15,7 @@ function mathematics() {
 	const CHECK = 8; // basins ask every so many steps whether the iterate is already caught
 	const MANY = 72; // more critical points than this are taken for samples of a curve, and thinned
 
-	/** The update rules, held to samlib.rules: rule(x, rho) is [direction, x⁺], four numbers. Evaluated anew for each
+	/** The update rules, held to Python's: rule(x, rho) is [direction, x⁺], four numbers. Evaluated anew for each
 	 *  landscape, so that the engine can inline its ∇f. */
 	function equip(land, { FAR, GONE, CHECK }) {
 		const { grad, hess } = land;
@@ -111,7 +111,7 @@ function mathematics() {
 		return path;
 	}
 
-	/** samlib.diagnostics.verdict without a gradient descent twin: what the last 5 % of the steps show. */
+	/** samlib.diagnostics.verdicts.verdict without a gradient descent twin: what the last 5 % of the steps show. */
 	function verdict(path) {
 		const tail = (values) => values.slice(-Math.max(1, Math.floor(values.length / 20)));
 		const [loss, grads, shifted, ratio] = [path.loss, path.gradNorm, path.shiftedGradNorm, path.gradRatio].map(tail);

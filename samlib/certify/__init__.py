@@ -1,0 +1,1 @@
+"""Proofs by ball arithmetic that a hallucinated minimizer exists, is unique and attracts."""

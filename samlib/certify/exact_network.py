@@ -1,0 +1,350 @@
+"""The loss of a small tanh network on exact rational data, as a landscape over its parameters.
+
+One set of formulas serves two number systems: NumPy float64, for speed, and python-flint balls, for
+proofs. Data and weight decay are held as fractions, so a ball computation starts from the true loss
+and not from a rounded one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from samlib.certify.ball_arithmetic import Array, apply, ball, common_denominator, fraction, mm
+from samlib.errors import BadInput, check_whole
+
+LOSSES = ("ce", "mse", "logistic")
+
+
+class NetworkLoss:
+    """f(θ) = mean loss of z = W₂ tanh(W₁x + b₁) + b₂ over the data, plus (λ/2)‖θ‖².
+
+    θ is flat in PyTorch's order: W₁ (h, d) by rows, b₁, W₂ (k, h) by rows, b₂; p = ``dim`` numbers.
+
+    Parameters
+    ----------
+    x : array (N, d)
+        Inputs. Floats stand for their shortest decimal, so 0.125 and 0.337 are exact.
+    y : array (N,) or (N, k)
+        Labels 0 … k−1 (``ce``), labels 0 and 1 (``logistic``), or targets (``mse``).
+    hidden : int
+        Number h of tanh units.
+    loss : str
+        ``ce`` is cross-entropy, ``logistic`` −log σ(±z) of one output, ``mse`` ½‖z − y‖²; all are
+        means over the N samples.
+    decay : number
+        λ, applied to all parameters.
+
+    Raises
+    ------
+    BadInput
+        If shapes, labels or names do not fit, or a number is not finite.
+    """
+
+    smooth = True
+
+    def __init__(
+        self, x: ArrayLike, y: ArrayLike, hidden: int, *, loss: str = "ce", decay: Any = 0
+    ) -> None:
+        if loss not in LOSSES:
+            raise BadInput(f"loss {loss!r} is unknown; use one of {LOSSES}")
+        self.loss, self.hidden = loss, check_whole("hidden", hidden)
+        self.decay = fraction("decay", decay)
+        if self.decay < 0:
+            raise BadInput(f"decay = {decay!r} is negative; use 0 or more")
+        self._x, self._xden = common_denominator("x", x)
+        targets, self._yden = common_denominator("y", y)
+        self._y = targets[:, None] if targets.ndim == 1 else targets
+        shapes = self._x.ndim, self._y.ndim, len(self._x)
+        if shapes != (2, 2, len(self._y)) or not self._x.size or not self._y.size:
+            raise BadInput(
+                f"x {self._x.shape} and y {targets.shape} do not fit; give (N, d) and N labels"
+            )
+        if loss != "mse":
+            self._y = self._one_hot()
+        self.samples, self.inputs = self._x.shape
+        self.outputs = self._y.shape[1]
+        self.dim = hidden * (self.inputs + 1) + self.outputs * (hidden + 1)
+        self._cache: tuple[int, tuple[Array, Array, Any]] | None = None
+        try:
+            self._float = self._tables(lambda n, d: n / d, np.float64)
+        except OverflowError:
+            raise BadInput("x, y or decay has a number beyond the range of float64") from None
+
+    def _one_hot(self) -> NDArray[np.object_]:
+        labels = np.array([int(v) if self._yden == 1 else -1 for v in self._y[:, 0]])
+        top = 1 if self.loss == "logistic" else labels.max()
+        # Far beyond any set of classes a label is a mistake, and a table of so many columns too.
+        if self._y.shape[1] != 1 or labels.min() < 0 or labels.max() > min(top, 9999):
+            raise BadInput(
+                f"loss {self.loss!r} needs integer labels from 0 up (at most 9999), one for each "
+                "row of x"
+            )
+        if self.loss == "logistic":
+            return self._y
+        return np.asarray(labels[:, None] == np.arange(top + 1), dtype=int).astype(object)
+
+    def __repr__(self) -> str:
+        shape = f"{self.inputs}-{self.hidden}-{self.outputs} tanh, {self.loss}"
+        return f"NetworkLoss({shape}, N = {self.samples}, λ = {self.decay}, p = {self.dim})"
+
+    # -- data in the number system at hand
+
+    def _tables(self, ratio: Any, dtype: Any) -> tuple[Array, Array, Any]:
+        """(x, 1) of shape (N, d+1), targets (k, N) and λ."""
+        ones = np.full((self.samples, 1), self._xden, dtype=object)
+        wide = np.hstack([self._x, ones])
+        x = np.array([ratio(v, self._xden) for v in wide.ravel()], dtype=dtype)
+        y = np.array([ratio(v, self._yden) for v in self._y.T.ravel()], dtype=dtype)
+        decay = ratio(self.decay.numerator, self.decay.denominator)
+        return x.reshape(wide.shape), y.reshape(self._y.T.shape), decay
+
+    def _data(self, theta: Array) -> tuple[Array, Array, Any]:
+        if theta.dtype != object:
+            return self._float
+        from flint import ctx
+
+        # A ball is as fine as the precision at which it was made: make them again after a change.
+        if self._cache is None or self._cache[0] != ctx.prec:
+            exact = self._tables(lambda n, d: ball(Fraction(int(n), int(d))), object)
+            self._cache = (ctx.prec, exact)
+        return self._cache[1]
+
+    def blocks(self, theta: Array) -> tuple[Array, Array]:
+        """(W₁, b₁) of shape (..., h, d+1) and (W₂, b₂) of shape (..., k, h+1)."""
+        h, d, k, lead = self.hidden, self.inputs, self.outputs, theta.shape[:-1]
+        w1 = theta[..., : h * d].reshape(*lead, h, d)
+        b1 = theta[..., h * d : h * d + h, None]
+        w2 = theta[..., h * d + h : -k].reshape(*lead, k, h)
+        return np.concatenate([w1, b1], -1), np.concatenate([w2, theta[..., -k:, None]], -1)
+
+    def flat(self, first: Array, second: Array) -> Array:
+        """The inverse of :meth:`blocks`."""
+        parts = (first[..., :-1], first[..., -1:], second[..., :-1], second[..., -1:])
+        return np.concatenate([q.reshape(*q.shape[:-2], -1) for q in parts], -1)
+
+    # -- the formulas
+
+    def _forward(self, theta: Array) -> tuple[Array, Array, Array]:
+        """Hidden values t (..., h, N), outputs z (..., k, N) and N · ∂loss/∂z."""
+        x, y, _ = self._data(theta)
+        first, second = self.blocks(theta)
+        t = apply("tanh", mm(first, x.T))
+        z = mm(second[..., :-1], t) + second[..., -1:]
+        return t, z, self._predicted(z) - y
+
+    def _predicted(self, z: Array) -> Array:
+        """Class probabilities (z itself for ``mse``), in a form in which balls stay small."""
+        if self.loss == "mse":
+            return z
+        if self.loss == "logistic":
+            return np.asarray(1 / (1 + apply("exp", -z)))
+        with np.errstate(over="ignore"):
+            odds: Array = apply("exp", z[..., None, :, :] - z[..., :, None, :])
+        return np.asarray(1 / odds.sum(-2))
+
+    def f(self, theta: ArrayLike) -> Any:
+        """The loss at θ (..., p), shape (...)."""
+        point = self._check(theta)
+        _, z, residual = self._forward(point)
+        y = self._float[1]
+        if self.loss == "mse":
+            each = (residual**2).sum(-2) / 2
+        elif self.loss == "logistic":
+            each = (np.logaddexp(0, z) - y * z).sum(-2)
+        else:
+            each = np.logaddexp.reduce(z, axis=-2) - (y * z).sum(-2)
+        return each.mean(-1) + self._float[2] / 2 * (point**2).sum(-1)
+
+    def accuracy(self, theta: ArrayLike) -> Any:
+        """Fraction of the data classified correctly at θ (..., p), for ``ce`` and ``logistic``."""
+        z, y = self._forward(self._check(theta))[1], self._float[1]
+        if self.outputs == 1:
+            return ((z > 0) == (y > 0.5)).mean((-1, -2))
+        return (z.argmax(-2) == y.argmax(-2)).mean(-1)
+
+    def grad(self, theta: ArrayLike) -> NDArray[np.float64]:
+        """∇f at θ (..., p), the same shape."""
+        return self._grad(self._check(theta))
+
+    def hess(self, theta: ArrayLike) -> NDArray[np.float64]:
+        """The Hessian at θ (..., p), shape (..., p, p)."""
+        point = self._check(theta)
+        rows = [self._hess(q) for q in point.reshape(-1, self.dim)]
+        return np.array(rows).reshape(*point.shape, self.dim)
+
+    def hvp(self, theta: ArrayLike, v: ArrayLike) -> NDArray[np.float64]:
+        """The Hessian at θ times v, both (..., p): the gradient differentiated along v."""
+        point, along = np.broadcast_arrays(self._check(theta), self._check(v))
+        x, _, decay = self._float
+        second, (dfirst, dsecond) = self.blocks(point)[1], self.blocks(along)
+        t, z, r = self._forward(point)
+        slope = 1 - t * t
+        da = dfirst @ x.T
+        dt = slope * da
+        dr = dsecond[..., :-1] @ t + dsecond[..., -1:] + second[..., :-1] @ dt
+        q = self._predicted(z)
+        if self.loss == "logistic":
+            dr = q * (1 - q) * dr
+        elif self.loss == "ce":
+            dr = q * dr - q * (q * dr).sum(-2, keepdims=True)
+        back = second[..., :-1].mT @ r
+        dback = dsecond[..., :-1].mT @ r + second[..., :-1].mT @ dr
+        lower = (slope * dback - 2 * t * dt * back) @ x
+        upper = np.concatenate([dr @ t.mT + r @ dt.mT, dr.sum(-1)[..., None]], -1)
+        return np.asarray(self.flat(lower, upper) / self.samples + decay * along)
+
+    def _grad(self, theta: Array) -> Array:
+        x, _, decay = self._data(theta)
+        t, _, r = self._forward(theta)
+        w2 = self.blocks(theta)[1][..., :-1]
+        delta = (1 - t * t) * mm(w2.mT, r)
+        upper = np.concatenate([mm(r, t.mT), r.sum(-1)[..., None]], -1)
+        return np.asarray(self.flat(mm(delta, x), upper) / self.samples + decay * theta)
+
+    def _hess(self, theta: Array) -> Array:
+        """The blocks of the Hessian, each a product of matrices that meet in the N samples."""
+        h, k, n, e = self.hidden, self.outputs, self.samples, self.inputs + 1
+        x, _, decay = self._data(theta)
+        t, z, r = self._forward(theta)
+        w2, slope, live = self.blocks(theta)[1][:, :-1], 1 - t * t, np.arange(h)
+        q = self._predicted(z)
+        curve = np.zeros((k, k, n), dtype=theta.dtype)  # N · ∂²loss/∂z∂z
+        curve[np.diag_indices(k)] = 1 if self.loss == "mse" else q
+        if self.loss != "mse":
+            curve = curve - q[:, None] * q[None]
+        wide = np.concatenate([t, np.ones((1, n), dtype=int).astype(theta.dtype)])
+        bent = mm(w2.T, curve.reshape(k, k * n)).reshape(h, k, n)  # (W₂ᵀ curve)
+        pair = mm(w2.T, bent.swapaxes(0, 1).reshape(k, h * n)).reshape(h, h, n)
+        inner = slope[:, None] * slope[None] * pair
+        inner[live, live] += -2 * t * slope * mm(w2.T, r)
+        # (j, a) are the hidden parameters, (c, i) those of the outputs.
+        seen = (wide.T[:, :, None] * x[:, None]).reshape(n, (h + 1) * e)
+        jc = mm((slope[:, None] * bent).reshape(h * k, n), seen).reshape(h, k, h + 1, e)
+        jc[live, :, live] += mm((slope[:, None] * r[None]).reshape(h * k, n), x).reshape(h, k, e)
+        cc = mm(curve.reshape(k * k, n), (wide[:, None] * wide[None]).reshape(-1, n).T)
+        m, o = h * e, k * (h + 1)
+        out = np.empty((self.dim, self.dim), dtype=theta.dtype)
+        for j in live:  # one row of blocks from the diagonal on; its mirror image is the column
+            a, b = j * e, (j + 1) * e
+            row = (inner[j, j:].T[:, :, None] * x[:, None]).reshape(n, m - a)
+            out[a:b, a:m] = mm(x.T, row)
+            out[b:m, a:b] = out[a:b, b:m].T
+        out[:m, m:] = jc.transpose(0, 3, 1, 2).reshape(m, o)
+        out[m:, :m] = out[:m, m:].T
+        out[m:, m:] = cc.reshape(k, k, h + 1, h + 1).swapaxes(1, 2).reshape(o, o)
+        out = out / n
+        out[np.diag_indices(self.dim)] += decay
+        order = self.flat(np.arange(m).reshape(h, e), np.arange(m, m + o).reshape(k, h + 1))
+        return np.asarray(out[np.ix_(order, order)])
+
+    # -- balls, symmetries, storage
+
+    def ball_f(self, xs: Sequence[Any]) -> Any:
+        """f over the box of the ``arb`` balls xs (length p), one ball."""
+        theta = np.array(list(xs), dtype=object)
+        _, y, decay = self._data(theta)
+        _, z, r = self._forward(theta)
+        if self.loss == "mse":
+            each = (r * r).sum(-2) / 2
+        elif self.loss == "logistic":
+            each = apply("log1p", apply("exp", z - 2 * y * z)).sum(-2)  # z of 0, −z of 1
+        else:
+            right = (y * z).sum(-2)
+            each = apply("log", apply("exp", z - right).sum(-2))
+        return each.sum() / self.samples + decay / 2 * (theta * theta).sum()
+
+    def ball_grad(self, xs: Sequence[Any]) -> list[Any]:
+        """∇f over the box of the ``arb`` balls xs (length p), enclosed at flint's precision."""
+        return list(self._grad(np.array(list(xs), dtype=object)))
+
+    def ball_hess(self, xs: Sequence[Any]) -> list[list[Any]]:
+        """The Hessian enclosed over the box of the balls xs, p rows of p balls."""
+        rows: list[list[Any]] = self._hess(np.array(list(xs), dtype=object)).tolist()
+        return rows
+
+    def flip_unit(self, theta: ArrayLike, j: int) -> NDArray[np.float64]:
+        """θ with the signs of unit j's weights and bias, in and out, changed: f stays the same."""
+        sign = np.ones(self.hidden)
+        sign[self._unit(j)] = -1
+        first, second = self.blocks(self._check(theta))
+        return self.flat(first * sign[:, None], second * np.append(sign, 1))
+
+    def swap_units(self, theta: ArrayLike, i: int, j: int) -> NDArray[np.float64]:
+        """θ with hidden units i and j exchanged: f stays the same."""
+        order = np.arange(self.hidden + 1)
+        order[[self._unit(i), self._unit(j)]] = j, i
+        first, second = self.blocks(self._check(theta))
+        return self.flat(first[..., order[:-1], :], second[..., order])
+
+    def constant_loss(self) -> Any:
+        """The mean loss of the best constant output, without any penalty, as one ball.
+
+        For ``ce`` and ``logistic`` it is the entropy of the labels, for ``mse`` half the variance
+        of the targets, summed over the outputs.
+        """
+        n, total = self.samples, self._y.sum(0)
+        if self.loss == "mse":
+            spread = (self._y**2).sum() * n - (total**2).sum()
+            return ball(Fraction(int(spread), 2 * (n * self._yden) ** 2))
+        counts = total if self.loss == "ce" else [total[0], n - total[0]]
+        shares = [ball(Fraction(int(count), n)) for count in counts if count]
+        return -sum(q * q.log() for q in shares)
+
+    def parameters_of(self, j: int) -> NDArray[np.int_]:
+        """Which of the p parameters belong to hidden unit j: its row of W₁, bias, column of W₂."""
+        first, second = self.blocks(np.arange(self.dim))
+        return np.concatenate([first[self._unit(j)], second[:, j]])
+
+    def digest(self) -> str:
+        """SHA-256 of the data: of the JSON text of x, y and their denominators, exactly."""
+        stored = self.to_json()
+        kept = {k: stored[k] for k in ("x", "x_denominator", "y", "y_denominator")}
+        text = json.dumps(kept, separators=(",", ":"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that defines f, exactly, as plain JSON values."""
+        y = self._y.argmax(1) if self.loss == "ce" else self._y
+        return {
+            "type": "network",
+            "loss": self.loss,
+            "hidden": self.hidden,
+            "decay": str(self.decay),
+            "x": self._x.tolist(),
+            "x_denominator": self._xden,
+            "y": y.tolist(),
+            "y_denominator": self._yden,
+        }
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Self:
+        """The network of :meth:`to_json`; BadInput if an entry is not one that it writes."""
+
+        def exact(key: str) -> Array:
+            den = check_whole(f"{key}_denominator", stored[f"{key}_denominator"])
+            rows = np.array(stored[key], dtype=object)
+            if odd := [v for v in rows.ravel() if type(v) is not int]:
+                raise BadInput(f"{key} holds {odd[0]!r}; its entries are whole numbers, in rows")
+            out: Array = np.frompyfunc(lambda v: Fraction(v, den), 1, 1)(rows)
+            return out
+
+        x, y = exact("x"), exact("y")
+        return cls(x, y, stored["hidden"], loss=stored["loss"], decay=stored["decay"])
+
+    def _unit(self, j: int) -> int:
+        if not 0 <= j < self.hidden:
+            raise BadInput(f"unit {j} does not exist; use 0 to {self.hidden - 1}")
+        return j
+
+    def _check(self, theta: ArrayLike) -> NDArray[np.float64]:
+        point = np.asarray(theta, dtype=float)
+        if point.ndim == 0 or point.shape[-1] != self.dim:
+            raise BadInput(f"a point of shape {point.shape} does not fit; give (..., {self.dim})")
+        return point

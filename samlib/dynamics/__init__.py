@@ -1,0 +1,1 @@
+"""SAM's update rules, the SAM map, trajectories and basins of attraction."""

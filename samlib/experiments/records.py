@@ -1,0 +1,279 @@
+"""What a run leaves behind: a folder an experiment, and in it one line a run, and its curves.
+
+``runs.jsonl`` holds one JSON object a line: id (hash of the spec), spec, verdict, metrics, data,
+provenance. Its curves lie beside it (:mod:`samlib.experiments.array_store`). Whoever writes holds a
+lock on ``runs.jsonl``; a run's curves are there before its line is.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samlib.diagnostics import verdicts
+from samlib.errors import BadInput, check_choice
+from samlib.experiments import array_store as _curves
+from samlib.experiments.array_store import Curves
+from samlib.training.provenance import identity
+
+Record = dict[str, Any]
+StrPath = str | os.PathLike[str]
+RUNS = "runs.jsonl"
+RUNNING = ".running"  # the file in which sweeps lock the runs that they are at work on
+
+
+def prepare(folder: StrPath) -> Path:
+    """Create ``folder`` if needed; BadInput, before any work is done, if it cannot be written."""
+    path = Path(folder)
+    with _explained(path):
+        (path / "curves").mkdir(parents=True, exist_ok=True)
+        for name in (RUNS, RUNNING, _curves.PACKED):
+            _curves.regular(path / name)  # before one is opened
+        (path / RUNS).open("ab").close()
+    return path
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Failures to write become BadInput, which names the folder and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        why = f"output folder {str(folder)!r} cannot be written ({error.strerror})"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "the runs recorded so far are kept: free some space and run the same again"
+        remedy = remedy if full else "choose a folder of your own with --out"
+        raise BadInput(f"{why}; {remedy}") from None
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[BinaryIO]:
+    """The record file, open and ours alone until the block ends."""
+    while True:
+        with open(path, "r+b", buffering=0) as f:  # no buffer: what failed must not be tried later
+            fcntl.flock(f, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(f.fileno()), os.stat(path)):
+                yield f
+                return
+        # somebody set a damaged line aside and put a new file in place while we waited
+
+
+def append(folder: StrPath, record: Record, curves: Curves) -> bool:
+    """Add one run unless it is recorded already, as :func:`extend` does; whether it was added."""
+    return extend(folder, [(record, curves)]) == 1
+
+
+def extend(folder: StrPath, runs: Sequence[tuple[Record, Curves]]) -> int:
+    """Add runs: their curves first, then all their lines at once; return how many were added.
+
+    A run that is recorded already is left alone. Everything happens under a lock, so several
+    processes may write to one folder. A process killed in the midst leaves at most a torn last
+    line, which the next to write sets aside. BadInput if the folder cannot be written, for example
+    because the disk is full: then none of these runs is added and all earlier ones stay.
+    """
+    path = prepare(folder)
+    with _explained(path), _locked(path / RUNS) as f:
+        have, added = ids(path), 0
+        for fault in _mend_end(f, path):
+            warnings.warn(fault, stacklevel=3)
+        text = b""
+        for record, curves in runs:
+            if record["id"] not in have:
+                _curves.write(path, record["id"], curves)
+                text += json.dumps(record, sort_keys=True, allow_nan=False).encode() + b"\n"
+                have.add(record["id"])
+                added += 1
+        size = f.seek(0, os.SEEK_END)
+        try:
+            while text:
+                text = text[f.write(text) :]
+            os.fsync(f.fileno())
+        except BaseException:
+            f.truncate(size)  # also on a full disk: a file can always become shorter
+            raise
+    return added
+
+
+def ids(folder: StrPath) -> set[str]:
+    """The ids of the runs recorded in ``folder``; much faster than reading them, and no check."""
+    found = re.findall(rb'"id": "([^"]*)".*\n', (Path(folder) / RUNS).read_bytes())
+    return {i.decode() for i in found}
+
+
+def _parse(line: bytes) -> Record:
+    """The record that a line holds; ValueError says what is wrong if it holds none."""
+    try:
+        record: Record = json.loads(line)
+        same = record["id"] == identity(record["spec"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise ValueError("no JSON object with id and spec") from None
+    if not same:
+        raise ValueError("its id is that of another spec")
+    if record.get("verdict") not in verdicts.VERDICTS:
+        raise ValueError("its verdict is unknown")
+    if not isinstance(record.get("metrics"), dict):
+        raise ValueError("it has no metrics")
+    return record
+
+
+def _aside(path: Path, kind: str, content: bytes) -> str:
+    """Keep ``content`` beside ``path`` under a name of its own, and return that name."""
+    name = f"{path.name}.{kind}-{hashlib.sha256(content).hexdigest()[:8]}"
+    _curves.put(path.with_name(name), content)
+    return name
+
+
+def _mend_end(f: BinaryIO, folder: Path) -> list[str]:
+    """Give the record file a whole last line: complete it, or set it aside and say so."""
+    f.seek(0)
+    content = f.read()
+    last = content[content.rfind(b"\n") + 1 :]
+    if not last:
+        return []
+    try:
+        _parse(last)
+        f.write(b"\n")
+        return []
+    except ValueError:
+        name = _aside(folder / RUNS, "torn", last)
+        f.truncate(len(content) - len(last))
+    return [f"{folder / RUNS}: its last line is torn; moved to {name}, its run is to be run again"]
+
+
+def repair(folder: StrPath) -> list[str]:
+    """Set aside what is damaged in a record folder, so that its runs can be run again.
+
+    A torn last line, a line that is no record, a second record of one run, a record whose curves
+    are absent or unreadable: each is moved to a file of its own beside the original, and named in
+    the list returned. BadInput if a folder or a pipe lies where a file belongs.
+    """
+    path, kept, seen = prepare(folder), b"", set[str]()
+    with _explained(path), _locked(path / RUNS) as f:
+        for scratch in [*path.glob("*.tmp"), *path.glob("curves/*.tmp")]:
+            scratch.unlink()  # left by a process that was killed: whoever writes holds the lock
+        said = _mend_end(f, path)
+        f.seek(0)
+        for number, line in enumerate(f.read().splitlines(keepends=True), 1):
+            if fault := _fault(path, line, seen):
+                name = _aside(path / RUNS, "damaged", line)
+                said.append(f"{path / RUNS}:{number} {fault}; the line is moved to {name}")
+            else:
+                kept += line
+        if len(said) > 0 and len(kept) < f.seek(0, os.SEEK_END):
+            _curves.put(path / RUNS, kept)
+    return said
+
+
+def _fault(folder: Path, line: bytes, seen: set[str]) -> str:
+    """What is wrong with a line and its curves, or nothing; unreadable curves are kept aside.
+
+    ``seen`` are the ids of the good lines so far; a good one is added.
+    """
+    try:
+        run_id = _parse(line)["id"]
+    except ValueError as error:
+        return f"is not a record ({error}): {_shown(line)}"
+    if run_id in seen:
+        return f"repeats run {run_id}"
+    try:
+        _curves.read(folder, run_id)
+    except FileNotFoundError as error:
+        return f"has no curves ({Path(error.filename).name} does not exist)"
+    except BadInput:
+        raise
+    except Exception:  # damaged bytes make NumPy raise almost anything
+        one = _curves.loose(folder, run_id)
+        bad = one if one.exists() else folder / _curves.PACKED
+        name = _aside(bad, "damaged", bad.read_bytes())
+        place = bad.relative_to(folder).with_name(name)
+        if bad != one and _curves.readable(folder):  # one entry lies: the others' curves stay
+            return f"has no such curves as {bad.name} says; a copy of it is {place}"
+        bad.unlink()
+        return f"has unreadable curves, moved to {place}"
+    seen.add(run_id)
+    return ""
+
+
+def _shown(line: bytes) -> str:
+    return repr(line[:60].decode(errors="replace"))
+
+
+def read(folder: StrPath) -> list[Record]:
+    """All runs of an experiment, in the order in which they ended.
+
+    BadInput if the folder holds no records, or a line is not a record or repeats an earlier run
+    (named, not skipped).
+    """
+    path, runs, seen = Path(folder) / RUNS, list[Record](), set[str]()
+    if not _curves.regular(path):
+        raise BadInput(f"{str(path)!r} does not exist; make it with its experiment's command")
+    with open(path, "rb") as f:
+        fcntl.flock(f, fcntl.LOCK_SH)  # not in the midst of somebody's line
+        lines = f.read().splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            record = _parse(line)
+            fault = f"repeats run {record['id']}" if record["id"] in seen else ""
+        except ValueError as error:
+            fault = f"is not a record ({error}): {_shown(line)}"
+        if fault:
+            remedy = "go on with its experiment, which sets the line aside and runs its run again"
+            raise BadInput(f"{path}:{number} {fault}; {remedy}")
+        runs.append(record)
+        seen.add(record["id"])
+    return runs
+
+
+def read_curves(folder: StrPath, run_id: str) -> dict[str, NDArray[np.float64]]:
+    """The curves of one run, arrays of equal length: ``step``, ``loss``, ``grad_norm``, ...
+
+    ``shifted_loss`` and ``shifted_grad_norm`` are f and ‖∇f‖ at x⁺.
+    """
+    return {k: v.astype(np.float64) for k, v in _curves.read(Path(folder), run_id).items()}
+
+
+def with_curves(
+    *folders: StrPath,
+) -> Iterator[tuple[Record, dict[str, NDArray[np.float64]]]]:
+    """Every run of these experiments with its curves, one at a time."""
+    for folder in folders:
+        for record in read(folder):
+            yield record, read_curves(folder, record["id"])
+
+
+def pack(folder: StrPath) -> None:
+    """Put the curves of all recorded runs into one file, which takes half the room.
+
+    For an experiment that is done; runs recorded later have files of their own until it is called
+    again. BadInput if the folder cannot be written: then everything stays as it was.
+    """
+    path = prepare(folder)
+    with _explained(path), _locked(path / RUNS):
+        _curves.pack(path, ids(path))
+
+
+def select(runs: Iterable[Record], **where: Any) -> list[Record]:
+    """The runs whose spec has all the given values: ``select(runs, rho=2.0, lr=0.01)``.
+
+    A field that a spec leaves out has its default: ``schedule="constant"`` finds the runs that name
+    no schedule. BadInput if there is no such field.
+    """
+    from samlib.training.spec import defaults
+
+    known = defaults()
+    for name in where:
+        check_choice("field of a spec", name, known)
+    wanted = [(k, known[k], v) for k, v in where.items()]
+    return [r for r in runs if all(r["spec"].get(k, default) == v for k, default, v in wanted)]

@@ -1,0 +1,341 @@
+"""Experiments: a TOML file names a grid of runs, a record folder keeps what they came to.
+
+An experiment file has ``question``, ``claims`` (ids in the ledger), ``expected_minutes`` and the
+tables ``[fixed]`` (options of RunSpec) and ``[grid]`` (lists; every combination is a run). With
+``[[arms]]``, tables of values and lists, each arm has its own such grid and the last word.
+``measure`` lists what is measured at the end of every run (:mod:`samlib.experiments.measures`), and
+``points`` is how many points of a run's curves are kept (200 unless it says otherwise). ``chunk``
+is how many runs are trained together (32, or 4 where they cannot be stacked).
+
+A sweep trains its runs in chunks, in this process or on any ``concurrent.futures.Executor``. This
+process alone writes the records, a chunk at a time, so a sweep can be stopped anywhere and go on.
+"""
+
+from __future__ import annotations
+
+import copy
+import fcntl
+import math
+import time
+import tomllib
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    wait,
+)
+from dataclasses import fields
+from functools import cache, lru_cache, partial
+from itertools import product
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from samlib.errors import BadInput, check_choice, check_whole
+from samlib.experiments import measures, records
+from samlib.experiments.array_store import Curves, regular
+from samlib.training import provenance
+from samlib.training.loop import Progress, objective, oracle, resolve_device, stacks, train_many
+from samlib.training.spec import RunSpec
+from samlib.training.stacked_loss import Objective
+
+CHUNK = 32  # runs trained in one stack: bounds memory, and what an interruption loses
+ALONE = 4  # the same where they cannot be stacked: enough to share a twin
+IN_FLIGHT = 64  # tasks given to an executor at a time
+MOST = 100_000  # runs in one experiment: more is taken for a slip
+POINTS = 1_000_000  # points kept of a run's curves, at most
+KEYS = (
+    "question", "claims", "expected_minutes", "fixed", "grid", "arms", "measure", "points", "chunk",
+)  # fmt: skip
+BATCH, TASK_SECONDS = 64, 1.0  # at most so many chunks make a task, fewer if they take so long
+Chunk = list[RunSpec]
+Trained = list[tuple[records.Record, Curves]]
+Work = Callable[[Chunk], Trained]
+
+
+def load(path: records.StrPath) -> tuple[dict[str, Any], list[RunSpec]]:
+    """Read an experiment file: its table and the specs of its runs, in the grid's order.
+
+    BadInput, before anything is built or trained, if the file cannot be read, holds a key that is
+    none or a value of the wrong kind, asks for no run or for more than MOST, or names an option
+    that RunSpec does not have.
+    """
+    where = f"experiment {str(path)!r}"
+    try:
+        if not regular(Path(path)):
+            raise BadInput("there is no such file")
+        table = tomllib.loads(Path(path).read_text())
+        specs = [RunSpec.from_json(options) for options in _rows(table)]
+        _settings(table, specs)
+        return table, specs
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{where}: {error}") from None
+    except RecursionError:
+        raise BadInput(f"{where}: its tables or lists lie too deep in one another") from None
+
+
+def _rows(table: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The options of each run of an experiment, after all of them have been counted."""
+    for key in table:
+        check_choice("key", key, KEYS)
+    fixed, arms = _table(table, "fixed"), table.get("arms", [{}])
+    if not (isinstance(arms, list) and arms and all(isinstance(arm, dict) for arm in arms)):
+        raise BadInput(f"arms = {arms!r} is no list of tables; write [[arms]] above each")
+    grids = []
+    for arm in arms:
+        lists = {k: v if isinstance(v, list) else [v] for k, v in arm.items()}
+        grids.append(_table(table, "grid") | lists)
+    known = [field.name for field in fields(RunSpec)]
+    for name in {*fixed, *(name for grid in grids for name in grid)}:
+        check_choice("option", name, known)
+    for grid in grids:
+        for name, values in grid.items():
+            if not (isinstance(values, list) and values):
+                raise BadInput(f"grid: {name} = {values!r} is no list of values; give at least one")
+    count = sum(math.prod(map(len, grid.values())) for grid in grids)
+    if count > MOST:
+        raise BadInput(f"{count} runs are more than {MOST}; shorten its lists, or split it")
+    for grid in grids:
+        for values in product(*grid.values()):
+            yield fixed | dict(zip(grid, values, strict=True))
+
+
+def _table(table: dict[str, Any], name: str) -> dict[str, Any]:
+    found = table.get(name, {})
+    if not isinstance(found, dict):
+        raise BadInput(f"{name} = {found!r} is no table; write [{name}] and options below it")
+    return found
+
+
+def _settings(table: dict[str, Any], specs: list[RunSpec]) -> None:
+    """Refuse what cannot be measured or kept, and a question that a terminal would obey."""
+    measures.check(table.get("measure", []), specs)
+    check_whole("points", table.get("points", 200), 2, POINTS)
+    check_whole("chunk", table.get("chunk", CHUNK))
+    question = table.get("question", "")
+    if not (isinstance(question, str) and question.isprintable()):
+        raise BadInput(f"question = {question!r} is no line of text; write it in one line")
+
+
+def chunks(specs: Iterable[RunSpec], size: int = CHUNK) -> list[Chunk]:
+    """Runs that can be stacked, at most ``size`` at a time; those with one twin stay together."""
+    out, most = list[Chunk](), size
+    for stack in stacks(dict.fromkeys(specs)):
+        size = most if stack[0].model == "mlp" else min(most, ALONE)
+        families: dict[RunSpec, Chunk] = {}
+        for s in stack:
+            families.setdefault(s.twin(), []).append(s)
+        chunk: Chunk = []
+        for family in families.values():
+            if chunk and len(chunk) + len(family) > size:
+                out.append(chunk)
+                chunk = []
+            chunk = [*chunk, *family]
+            out += [chunk[i : i + size] for i in range(0, len(chunk) - size, size)]
+            chunk = chunk[-(len(chunk) % size or size) :]
+        out.append(chunk)
+    return out
+
+
+@cache
+def _id(spec: RunSpec) -> str:
+    """The id of a spec; kept, because thousands of small runs ask for theirs again and again."""
+    return spec.id
+
+
+def _unrecorded(specs: Iterable[RunSpec], size: int, have: set[str]) -> list[Chunk]:
+    """The chunks left to train. Untouched ones stay as they are, and so do their results' bits."""
+    every = chunks(specs, size)
+    missing = [[s for s in chunk if _id(s) not in have] for chunk in every]
+    whole = [m for m, chunk in zip(missing, every, strict=True) if len(m) == len(chunk)]
+    parts = [s for m, chunk in zip(missing, every, strict=True) if len(m) < len(chunk) for s in m]
+    return whole + chunks(parts, size)
+
+
+class WorkerDied(RuntimeError):
+    """The executor lost its workers; the runs that had ended are recorded."""
+
+
+class _Here(Executor):
+    """An executor that works in this process, at once."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kw: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kw))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+class _Claims:
+    """The runs that this sweep is at work on, as other sweeps on the folder see them.
+
+    Each has a byte of its own in a file, locked. The system frees the locks of a process that ends.
+    """
+
+    def __init__(self, folder: Path, file: BinaryIO) -> None:
+        self.folder, self.file = folder, file
+
+    def _lock(self, spec: RunSpec, how: int) -> None:
+        fcntl.lockf(self.file, how, 1, int(_id(spec)[:15], 16))
+
+    def free(self, chunk: Iterable[RunSpec]) -> None:
+        """Let others have these runs."""
+        for spec in chunk:
+            self._lock(spec, fcntl.LOCK_UN)
+
+    def _get(self, chunk: Chunk) -> bool:
+        for i, spec in enumerate(chunk):
+            try:
+                self._lock(spec, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                self.free(chunk[:i])
+                return False
+        return True
+
+    def take(self, waiting: deque[Chunk], count: int) -> list[Chunk]:
+        """Up to ``count`` chunks that are nobody's, without what others have recorded by now."""
+        got: list[Chunk] = []
+        for _ in range(len(waiting)):
+            chunk = waiting.popleft()
+            (got if self._get(chunk) else waiting).append(chunk)
+            if len(got) == count:
+                break
+        have = records.ids(self.folder)
+        return [left for chunk in got if (left := [s for s in chunk if _id(s) not in have])]
+
+    def wait(self, chunk: Chunk) -> None:
+        """Wait until the sweep that has the first run of this chunk is done with it, or dead."""
+        self._lock(chunk[0], fcntl.LOCK_EX)
+        self.free(chunk[:1])
+
+
+def _task(work: Work, task: list[Chunk]) -> tuple[Trained, float]:
+    """What a worker does: train some chunks; also its seconds per step of a run."""
+    start = time.perf_counter()
+    trained = [run for chunk in task for run in work(chunk)]
+    return trained, (time.perf_counter() - start) / sum(map(_cost, task))
+
+
+def _cost(chunk: Chunk) -> int:
+    return sum(s.steps for s in chunk)
+
+
+def _spread(
+    executor: Executor, work: Work, todo: Iterable[Chunk], claims: _Claims, in_flight: int
+) -> Iterator[Trained]:
+    """Give all chunks to the executor, small ones many at a time; yield what comes back.
+
+    After an error nothing more is begun, and what was begun still comes back before it is raised.
+    """
+    waiting, running, size, pace = deque(todo), dict[Future[Any], list[Chunk]](), 1, math.inf
+    fault: Exception | None = None
+    try:
+        while waiting or running:
+            while waiting and len(running) < in_flight:
+                quick = int(TASK_SECONDS / (pace * _cost(waiting[0])))
+                fair = len(waiting) // in_flight  # so that the last tasks are small ones
+                task = claims.take(waiting, max(1, min(size, quick, fair)))
+                if not task:
+                    break
+                running[executor.submit(_task, work, task)] = task
+            if waiting and not running:
+                claims.wait(waiting[0])
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                task = running.pop(future)
+                try:
+                    trained, pace = future.result()
+                except Exception as error:
+                    fault = fault or error
+                    waiting.clear()
+                    for other in running:
+                        other.cancel()
+                else:
+                    yield trained
+                    size = min(2 * size, BATCH)
+                claims.free(s for chunk in task for s in chunk)
+    finally:
+        for future in running:
+            future.cancel()
+    if isinstance(fault, BrokenExecutor | CancelledError) or type(fault).__name__ == "KilledWorker":
+        raise WorkerDied(f"a worker died ({fault}); what had ended is recorded: run the same again")
+    if fault:
+        raise fault
+
+
+@lru_cache(maxsize=1)
+def _objective(spec: RunSpec, device: str, data_root: str | None) -> Objective:
+    """What a chunk is measured with; reading and cutting the data once is enough."""
+    return objective(spec, device, data_root)[0]
+
+
+def _trained(chunk: Chunk, measure: Sequence[str], points: int, kw: dict[str, Any]) -> Trained:
+    """Train and measure a chunk, all on the given number of threads."""
+    before, out = torch.get_num_threads(), Trained()
+    device = resolve_device(kw.get("device", "auto"))
+    try:
+        runs = train_many(chunk, **kw)
+        torch.set_num_threads(kw.get("threads", 1))
+        for run in runs:
+            record, curves = run.record(), dict[str, Any](run.curves(points))
+            if measure:
+                f = copy.copy(_objective(oracle(run.spec), device, kw.get("data_root")))
+                f.seen = []  # of this run alone
+                metrics, arrays = measures.take(list(measure), run, f)
+                record["metrics"] |= provenance.sanitised(metrics)
+                curves |= arrays
+            out.append((record, curves))
+    finally:
+        torch.set_num_threads(before)
+    return out
+
+
+def sweep(
+    specs: Iterable[RunSpec],
+    out: records.StrPath,
+    executor: Executor | None = None,
+    *,
+    progress: Progress = lambda _: None,
+    measure: Sequence[str] = (),
+    points: int = 200,
+    chunk: int = CHUNK,
+    in_flight: int = IN_FLIGHT,
+    **kw: Any,
+) -> int:
+    """Train and record the runs that the folder ``out`` does not hold yet; return their number.
+
+    Without an ``executor`` the runs are trained here; with one, ``in_flight`` tasks are with it at
+    a time, each made of chunks of at most ``chunk`` runs. A sweep that was stopped goes on where it
+    was, and two sweeps on one folder share the work. Damaged records are set aside with a warning
+    and run again. ``progress`` is called with the number of runs recorded; ``measure`` names what
+    :mod:`samlib.experiments.measures` takes of each, and ``points`` of its curves are kept. Other
+    keywords are those of :func:`samlib.training.loop.train_many`. BadInput if the folder cannot be
+    written or a run cannot be trained; runs that have ended by then are recorded.
+    """
+    specs = list(specs)
+    for number, value in (("chunk", chunk), ("in_flight", in_flight)):
+        check_whole(number, value)
+    check_whole("points", points, 2, POINTS)
+    measure = measures.check(measure, specs)
+    if executor is None:
+        executor, in_flight = _Here(), 1
+        resolve_device(kw.get("device", "auto"))  # refused before any work is done
+    folder = records.prepare(out)
+    for fault in records.repair(folder):
+        warnings.warn(fault, stacklevel=2)
+    have = {r["id"] for r in records.read(folder)}
+    todo = _unrecorded(specs, chunk, have)
+    work = partial(_trained, measure=tuple(measure), points=points, kw=kw)
+    done = 0
+    with open(folder / records.RUNNING, "ab") as file:
+        for trained in _spread(executor, work, todo, _Claims(folder, file), in_flight):
+            done += (added := records.extend(folder, trained))
+            progress(added)
+    return done

@@ -1,0 +1,110 @@
+"""Source code from SymPy expressions: Python for arrays, Python for balls, JavaScript.
+
+Generated functions take the coordinates as a sequence ``x`` and name the common subexpressions, so
+f, ∇f and ∇²f each cost little more than their distinct operations. The symbols of the expressions
+print as themselves: call them ``x[0]``, ``x[1]``, ….
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sympy
+from sympy.printing.jscode import JavascriptCodePrinter
+from sympy.printing.precedence import PRECEDENCE
+from sympy.printing.pycode import PythonCodePrinter
+
+from samlib.errors import BadInput
+from samlib.landscapes.expressions import SMOOTH
+
+
+class _Products:
+    """Print x**2 … x**8 as products: a power call costs many times more."""
+
+    longest = 8
+
+    def _print_Pow(self: Any, expr: Any, **options: Any) -> str:
+        base, power = expr.base, expr.exp
+        if power.is_Integer and power < 0:
+            return f"(1/{self.parenthesize(base**-power, PRECEDENCE['Pow'])})"
+        if power.is_Integer and 2 <= power <= self.longest:
+            return f"({'*'.join([self.parenthesize(base, PRECEDENCE['Pow'])] * int(power))})"
+        return str(super()._print_Pow(expr, **options))  # type: ignore[misc]
+
+
+class ForArrays(_Products, PythonCodePrinter):  # type: ignore[misc]
+    """Python for NumPy and torch. Constants become floats here, since torch.sqrt(2) is an error."""
+
+    def _print(self, expr: Any, **options: Any) -> str:
+        number = isinstance(expr, sympy.Expr) and expr.is_number
+        if number and not (expr.is_Integer and abs(expr) <= 2**53):
+            return f"({float(expr)!r})"
+        return str(super()._print(expr, **options))
+
+    def _print_Piecewise(self, expr: Any) -> str:
+        code = "nan"
+        for value, test in reversed(expr.args):
+            branch = self._print(value)
+            sure = test is sympy.true
+            code = branch if sure else f"where({self._print(test)}, {branch}, {code})"
+        return code
+
+    def _print_And(self, expr: Any) -> str:
+        return "(" + " & ".join(map(self._print, expr.args)) + ")"
+
+    def _print_Or(self, expr: Any) -> str:
+        return "(" + " | ".join(map(self._print, expr.args)) + ")"
+
+
+class ForBalls(_Products, PythonCodePrinter):  # type: ignore[misc]
+    """Python for python-flint. Constants are enclosed when called, at the precision then set."""
+
+    longest = 10**6  # flint's own power is NaN for a ball that contains 0, even for x**2
+
+    def _print(self, expr: Any, **options: Any) -> str:
+        # A step or a modulus has no ball code: a comparison of balls is False on both sides of a
+        # kink that they straddle, and would give a number there.
+        if isinstance(expr, sympy.Basic) and not isinstance(expr, SMOOTH):
+            raise BadInput(f"{expr} cannot be enclosed in ball arithmetic; use smooth functions")
+        return str(super()._print(expr, **options))
+
+    def _print_Rational(self, expr: Any) -> str:
+        return f"(arb({expr.p})/{expr.q})"
+
+    def _print_Pi(self, expr: Any) -> str:
+        return "arb.pi()"
+
+    def _print_Exp1(self, expr: Any) -> str:
+        return "arb(1).exp()"
+
+
+class ForJavaScript(_Products, JavascriptCodePrinter):  # type: ignore[misc]
+    """JavaScript with integer powers as products."""
+
+    def _print_Rational(self, expr: Any) -> str:
+        if max(abs(expr.p), expr.q) > 2**53:  # neither part may overflow
+            return repr(float(expr))
+        return str(super()._print_Rational(expr))
+
+
+def statements(exprs: Sequence[Any], printer: Any) -> tuple[list[tuple[str, str]], list[str]]:
+    """Print ``exprs`` as ([(temporary, its code), …], [code of each value])."""
+    # A base printed as a product occurs several times: listing it makes cse give it a name.
+    powers = {p for e in exprs for p in e.atoms(sympy.Pow) if p.exp.is_Integer}
+    bases = sorted({p.base for p in powers if not p.base.is_Symbol}, key=sympy.default_sort_key)
+    temporaries, values = sympy.cse([*exprs, *bases], sympy.numbered_symbols("t", real=True))
+    code = [(symbol.name, printer.doprint(expr)) for symbol, expr in temporaries]
+    return code, [printer.doprint(v) for v in values[: len(exprs)]]
+
+
+def compile_python(
+    exprs: Sequence[Any], printer: Any, namespace: dict[str, Any]
+) -> Callable[[Any], list[Any]]:
+    """Compile to a Python function x ↦ list of the values of ``exprs``."""
+    code, values = statements(exprs, printer({"fully_qualified_modules": False}))
+    lines = [f"    {name} = {value}\n" for name, value in code]
+    scope = dict(namespace)
+    exec(f"def function(x):\n{''.join(lines)}    return [{', '.join(values)}]", scope)
+    function: Callable[[Any], list[Any]] = scope["function"]
+    return function

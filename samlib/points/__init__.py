@@ -1,0 +1,1 @@
+"""Critical and hallucinated points: find them, follow them in ρ, classify them."""

@@ -1,0 +1,286 @@
+"""Find hallucinated points, follow them in ρ and classify them.
+
+The search is constrained optimisation (:mod:`samlib.points.lagrange`): the points with image x_*
+are the critical points of f on the sphere S_ρ(x_*) at which the gradient points inward. Everything
+here takes a :class:`samlib.Landscape` or any object of the same kind, such as :func:`from_torch`'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from samlib.errors import BadInput, check_number
+from samlib.landscapes.protocol import Array, Smooth, is_dense
+from samlib.landscapes.torch_loss import TorchLoss, from_torch
+from samlib.points.continuation import Branch, continue_in_rho
+from samlib.points.lagrange import (
+    Lagrange,
+    Stationary,
+    as_point,
+    check_rho,
+    circle_candidates,
+    stationary_image,
+)
+from samlib.points.solvers import levenberg, solve, symmetric_solve
+from samlib.points.stability import Classification, classify, critical_kind
+
+__all__ = [
+    "Branch",
+    "Classification",
+    "CriticalPoint",
+    "HallucinatedPoint",
+    "TorchLoss",
+    "classify",
+    "continue_in_rho",
+    "critical_points",
+    "find_hallucinated",
+    "from_torch",
+    "refine",
+    "two_point_guess",
+]
+
+#: A point counts as found when ‖∇f(x⁺)‖ is at most this, or as small as float64 can make it.
+TOLERANCE = 1e-10
+#: ... and ‖∇f(x)‖ is more than this: below, the direction of ascent has no digits left.
+MIN_GRAD = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class CriticalPoint:
+    """∇f(x) = 0: ``kind`` is minimizer, saddle, maximizer or degenerate."""
+
+    x: Array
+    value: float
+    kind: str
+    eigenvalues: Array
+
+
+@dataclass(frozen=True, eq=False)
+class HallucinatedPoint:
+    """``x`` (d,) with x + ρ∇f/‖∇f‖ = ``image`` (d,); ``residual`` is ‖∇f(x⁺)‖ as computed."""
+
+    x: Array
+    image: Array
+    rho: float
+    grad_norm: float
+    residual: float
+
+
+def critical_points(
+    landscape: Smooth, box: ArrayLike | None = None, starts: int | ArrayLike | None = None
+) -> list[CriticalPoint]:
+    """Return the critical points of f in ``box``, sorted by coordinates.
+
+    Damped Newton from many starts at once; a critical point whose basin holds no start is missed.
+    On a curve or surface of critical points the starts land at different points, all returned.
+
+    Parameters
+    ----------
+    box:
+        d pairs (low, high), by default ``landscape.box``.
+    starts:
+        A number of starts spread over the box (default 400 per variable, at most 2000), or an
+        array (n, d) of them.
+
+    Raises
+    ------
+    BadInput
+        For a box that is missing or not d increasing pairs, or starts of the wrong shape.
+    """
+    dim = landscape.dim
+    given = getattr(landscape, "box", None) if box is None else box
+    bounds = np.array([] if given is None else given, dtype=float)
+    if bounds.shape != (dim, 2) or not np.all(bounds[:, 0] < bounds[:, 1]):
+        raise BadInput(f"box = {given!r} must be {dim} pairs (low, high) with low < high")
+    low, high = bounds.T
+    seeds = _starts(starts, min(400 * dim, 2000), dim)
+    if starts is None or np.ndim(starts) == 0:
+        seeds = low + (high - low) * seeds
+    found = levenberg(Stationary(landscape), seeds, 150)
+    slack = 1e-9 * (high - low)
+    force = np.linalg.norm(landscape.grad(found), axis=-1)
+    good = np.all((found >= low - slack) & (found <= high + slack), axis=-1)
+    stiff = np.linalg.norm(np.nan_to_num(landscape.hess(found)), axis=(-2, -1))
+    size = 1 + np.linalg.norm(found, axis=-1)
+    good &= force <= np.maximum(TOLERANCE, 1e-14 * stiff * size)
+    good &= np.isfinite(landscape.f(found))  # derivatives can outlive f: log x, x < 0
+    points = []
+    keep = _distinct(list(found[good]), list(force[good]), 1e-6 * float(np.max(high - low)))
+    for x in found[good][keep]:
+        values = np.linalg.eigvalsh(landscape.hess(x))
+        points.append(CriticalPoint(x, float(landscape.f(x)), critical_kind(values), values))
+    return points
+
+
+def find_hallucinated(
+    landscape: Smooth, image: ArrayLike, rho: float, *, starts: int | ArrayLike | None = None
+) -> list[HallucinatedPoint]:
+    """Return the hallucinated points of radius ``rho`` whose image is ``image``, by coordinates.
+
+    d = 1: the two points of the sphere. d = 2: the zeros of the tangential derivative on a fine
+    grid of the circle, with those that touch zero between two grid points. d ≥ 3: damped Newton
+    on Lagrange's system from many starts on the sphere, always the same ones; points may be missed.
+    Each point is solved for to the limit of float64 and then checked by taking SAM's ascent
+    step: ‖∇f(x)‖ > 1e-6 and ‖∇f(x⁺)‖ ≤ 1e-10, or where rounding alone makes ∇f(x⁺) larger, as
+    small as any neighbour's. Where all of the sphere is hallucinated a sample is returned.
+
+    Parameters
+    ----------
+    image:
+        A critical point x_* of f, (d,), correct to 1e-6; it is polished.
+    starts:
+        d ≥ 3 only: a number of starts on the sphere (default 256; 8 above 300 variables) or an
+        array (n, d) of points to start from.
+
+    Raises
+    ------
+    BadInput
+        If ``image`` is not stationary, has the wrong shape or is not finite, or ρ is not in (0, ∞).
+    """
+    rho = check_rho(rho)
+    centre = stationary_image(landscape, image)
+    system = Lagrange(landscape, centre, rho)
+    if landscape.dim == 1:
+        candidates = centre + rho * np.array([[-1.0], [1.0]])
+    elif landscape.dim == 2:
+        circle = circle_candidates(landscape, centre, rho)
+        candidates = levenberg(system, system.lift(circle))[:, :-1]
+    else:
+        candidates = _from_starts(system, starts)
+    candidates = candidates[np.isfinite(candidates).all(-1)]
+    found = [p for x in candidates if (p := _checked(system, x)) is not None]
+    keep = _distinct([p.x for p in found], [p.residual for p in found], 1e-6 * max(1.0, rho))
+    return [found[i] for i in keep]
+
+
+def refine(landscape: Smooth, x: ArrayLike, image: ArrayLike, rho: float) -> HallucinatedPoint:
+    """Return the hallucinated point that Newton's method reaches from the guess ``x`` (d,).
+
+    BadInput if it reaches none, or for unusable arguments as in :func:`find_hallucinated`.
+    """
+    rho, start = check_rho(rho), as_point(landscape, x, "x")
+    system = Lagrange(landscape, stationary_image(landscape, image), rho)
+    end = solve(system, system.lift(start))[:-1]
+    point = _checked(system, end) if np.isfinite(end).all() else None
+    if point is None:
+        raise BadInput(
+            f"no hallucinated point near x = {start} for rho = {rho}: Newton's method ends at "
+            f"{end}; start closer, or search with find_hallucinated"
+        )
+    return point
+
+
+def two_point_guess(landscape: Smooth, x_c: ArrayLike, image: ArrayLike, rho: float) -> Array:
+    """Return the first-order hallucinated point x_c + (ρ − D)H_c⁻¹n/q near the critical point x_c.
+
+    D = ‖x_c − x_*‖, n = (x_c − x_*)/D, q = nᵀH_c⁻¹n (theory §1, two critical points suffice). It
+    exists for ρ near D, above D if q < 0 and below if q > 0, with ‖∇f‖ ≈ |ρ − D|/|q|.
+
+    Raises
+    ------
+    BadInput
+        If either point is not stationary, both are the same, H_c is singular, q = 0 or ρ is on the
+        wrong side of D.
+    """
+    rho = check_rho(rho)
+    start = stationary_image(landscape, x_c, "x_c")
+    end = stationary_image(landscape, image)
+    distance = float(np.linalg.norm(start - end))
+    if distance <= 1e-6:
+        raise BadInput(f"x_c = {start} is the image itself; pass another critical point")
+    normal = (start - end) / distance
+    step = symmetric_solve(Stationary(landscape), start, normal)
+    left = np.linalg.norm(Stationary(landscape).product(start, step) - normal)
+    q = float(normal @ step)
+    if not (left < 1e-6 and abs(q) > 1e-12 * float(np.linalg.norm(step))):
+        raise BadInput(
+            f"x_c = {start}: H_c is singular or q = {q:.3g} is 0; no branch starts there"
+        )
+    if (rho - distance) * q >= 0:
+        side = "above" if q < 0 else "below"
+        raise BadInput(f"rho = {rho} must lie {side} D = {distance:.17g}, where the branch exists")
+    return np.asarray(start + (rho - distance) / q * step, dtype=float)
+
+
+def _starts(starts: int | ArrayLike | None, default: int, dim: int) -> Array:
+    """Return an array (n, d) as given, or that many points spread over the unit cube."""
+    if starts is None or np.ndim(starts) == 0:
+        number = default if starts is None else check_number("starts", float(starts), 1)  # type: ignore[arg-type]
+        if dim <= 2:  # a regular grid leaves no gaps
+            side = np.linspace(0, 1, int(np.ceil(number ** (1 / dim))) + 2)[1:-1]
+            return np.stack(np.meshgrid(*[side] * dim, indexing="ij"), -1).reshape(-1, dim)
+        return np.random.default_rng(0).random((int(number), dim))
+    seeds = np.array(starts, dtype=float)
+    if seeds.ndim != 2 or seeds.shape[1] != dim or not np.isfinite(seeds).all():
+        raise BadInput(f"starts has shape {seeds.shape}; pass a number or finite points (n, {dim})")
+    return seeds
+
+
+def _from_starts(system: Lagrange, starts: int | ArrayLike | None) -> Array:
+    """Run Newton's method on Lagrange's system in d ≥ 3; return where it ends, (n, d)."""
+    dim = system.landscape.dim
+    dense = is_dense(system.landscape)
+    if starts is None or np.ndim(starts) == 0:
+        number = len(_starts(starts, 256 if dense else 8, 1))
+        directions = np.random.default_rng(0).standard_normal((number, dim))
+        directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
+        seeds = system.image + system.rho * directions
+    else:
+        seeds = _starts(starts, 0, dim)
+    if dense:
+        return levenberg(system, system.lift(seeds))[:, :-1]
+    return np.array([solve(system, system.lift(x))[:-1] for x in seeds])
+
+
+def _checked(system: Lagrange, x: Array) -> HallucinatedPoint | None:
+    """Take SAM's ascent step from ``x``: the hallucinated point, or None if it is not one.
+
+    Rounding in ∇f(x), divided by a small ‖∇f(x)‖, can move x⁺ by more than the tolerance. Then the
+    best of some neighbours a few units in the last place away is taken, and ‖∇f(x⁺)‖ must be no
+    larger than the spread that rounding makes among them.
+    """
+    cloud, allowed, rng = x[None], TOLERANCE, np.random.default_rng(0)
+    norm, plus, residual = _ascend(system, cloud)
+    best = 0
+    # written so that NaN fails
+    if not (norm[0] > MIN_GRAD and np.linalg.norm(plus[0] - system.image) <= 1e-6 * system.rho):
+        return None
+    # in two variables a large enough cloud nearly always holds a point within the tolerance
+    for reach, number in ((8, 2**8), (64, 2**14))[: 2 if x.size <= 2 else 1]:
+        if residual[best] > TOLERANCE:
+            ulps = rng.integers(-reach, reach + 1, (number, x.size))
+            cloud = np.vstack([x, x + ulps * np.spacing(np.abs(x))])
+            norm, plus, residual = _ascend(system, cloud)
+            best = int(np.argmin(residual))
+            allowed = max(allowed, float(np.max(residual) - residual[best]))
+    if not (norm[best] > MIN_GRAD and residual[best] <= allowed):
+        return None
+    if not np.isfinite(system.landscape.f(cloud[best])):  # outside its domain
+        return None
+    return HallucinatedPoint(
+        x=cloud[best].copy(),
+        image=system.image.copy(),
+        rho=system.rho,
+        grad_norm=float(norm[best]),
+        residual=float(residual[best]),
+    )
+
+
+def _ascend(system: Lagrange, x: Array) -> tuple[Array, Array, Array]:
+    """For each row of ``x`` (n, d): ‖∇f(x)‖, x⁺ and ‖∇f(x⁺)‖."""
+    gradient = np.asarray(system.landscape.grad(x), dtype=float)
+    norm = np.linalg.norm(gradient, axis=-1)
+    plus = x + system.rho * gradient / np.where(norm > 0, norm, 1.0)[:, None]
+    return norm, plus, np.linalg.norm(system.landscape.grad(plus), axis=-1)
+
+
+def _distinct(points: list[Array], badness: list[float], distance: float) -> list[int]:
+    """Return which points to keep, the best of each cluster, in the order of their coordinates."""
+    kept: list[int] = []
+    for i in np.argsort(badness, kind="stable"):
+        if all(np.linalg.norm(points[j] - points[i]) > distance for j in kept):
+            kept.append(int(i))
+    return sorted(kept, key=lambda i: tuple(np.round(points[i], 9)))

@@ -1,0 +1,1 @@
+"""The networks of the book and their training: data, models, losses, one loop."""
