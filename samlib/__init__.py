@@ -26,6 +26,7 @@ _PUBLIC = {
     "training.loop": ["train", "train_many"],
     "training.data": ["load_data"],
     "training.models": ["build_model"],
+    "experiments.records": ["read_records"],
     "experiments.sweeps": ["sweep"],
     "experiments.reproduction": ["reproduce"],
     "lab": ["SamLab"],

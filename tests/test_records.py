@@ -17,6 +17,7 @@ from samlib.errors import BadInput
 from samlib.experiments import array_store as curves
 from samlib.experiments import records
 from samlib.training import provenance
+from samlib.training.spec import defaults as spec_fields
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "_ext"))
 
@@ -453,3 +454,57 @@ def test_a_stack_of_runs_is_timed_once(tmp_path: Path) -> None:
     assert [recorded_runs.duration(s) for s in (12, 100, 6000, 90000)] == [
         "12 s", "1.7 min", "1.7 h", "25 h",
     ]  # fmt: skip
+
+
+def test_records_are_a_table(tmp_path: Path) -> None:
+    """A row a run, in order; defaults filled in; the loss is a number, its name another column."""
+    for rho, stall in ((0.5, "saddle"), (1, None)):
+        line = record(rho)
+        line["spec"] = {"rho": rho, "classes": [3, 8], "loss": "mse"}
+        line |= {"id": provenance.identity(line["spec"]), "metrics": {"loss": rho, "stall": stall}}
+        line |= {"provenance": {"commit": "c", "hardware": "h"}, "data": {"sha256": "s"}}
+        norms = {"grad_norm": np.full(3, 2.0), "shifted_grad_norm": np.ones(3)}
+        records.append(tmp_path / "a", line, {**CURVES, **norms})
+    runs = records.read_records(tmp_path / "a", curves=True)
+    assert list(runs.id) == [r["id"] for r in records.read(tmp_path / "a")]
+    assert list(runs.experiment) == ["a", "a"]
+    assert list(runs.loss) == [0.5, 1.0]
+    assert set(runs.loss_function) == {"mse"}
+    assert set(runs.classes) == {(3, 8)}
+    assert set(runs.schedule) == {"constant"}
+    assert runs.batch.isna().all()
+    assert list(runs.stall.isna()) == [False, True]
+    assert set(runs.commit + runs.hardware + runs.data_sha256) == {"chs"}
+    for run in runs.itertuples():
+        np.testing.assert_array_equal(run.curves["step"], [0, 1, 2])
+        np.testing.assert_allclose(run.curves["grad_ratio"], 0.5, rtol=1e-11)
+        assert all(curve.dtype == np.float64 for curve in run.curves.values())
+    assert "curves" not in records.read_records(tmp_path / "a")
+
+
+def test_an_experiment_of_the_book_is_found_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = records.read_records("mnist-cliff")
+    listed = records.read(ROOT / "book" / "records" / "mnist-cliff")
+    assert list(runs.id) == [run["id"] for run in listed]
+    assert list(runs.grad_ratio) == [run["metrics"]["grad_ratio"] for run in listed]
+    assert set(spec_fields()) - {"loss"} <= set(runs.columns)
+    assert set(listed[0]["metrics"]) <= set(runs.columns)
+    curves = records.read_curves("mnist-cliff", runs.id[0])
+    assert curves["step"][-1] == runs.steps[0]
+    with pytest.raises(BadInput, match=r"no records in 'mnist-clif'; .*mnist-cliff, mnist-map"):
+        records.read_records("mnist-clif")
+    records.prepare("mine")
+    with pytest.raises(BadInput, match="'mine' holds no run yet"):
+        records.read_records("mine")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "book/records").glob("*/runs.jsonl")), ids=str)
+def test_what_a_field_and_a_metric_both_name_is_one_number(path: Path) -> None:
+    """All but the loss: so that a table has one column for it."""
+    for run in records.read(path.parent):
+        spec = spec_fields() | run["spec"]
+        for name in set(spec) & set(run["metrics"]) - {"loss"}:
+            assert spec[name] == run["metrics"][name], (run["id"], name)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 
 from samlib.errors import BadInput
@@ -29,6 +30,16 @@ def test_a_table_is_markdown() -> None:
 def test_a_row_of_another_length_is_named(row: list[str]) -> None:
     with pytest.raises(BadInput, match=f"has {len(row)} cells.*asks for 2"):
         Table(["a", "b"], [["1", "2"], row])
+
+
+def test_a_data_frame_is_a_table_with_its_index_first() -> None:
+    frame = pandas.DataFrame({"rho": [1.0, 2.5], "loss": [0.12345, 2.0], "verdict": ["a", "b"]})
+    assert Table.of(frame, loss=".3f") == Table(
+        ["rho", "loss", "verdict"], [("1", "0.123", "a"), ("2.5", "2.000", "b")]
+    )
+    counts = pandas.crosstab([frame.rho, frame.loss], frame.verdict)
+    assert Table.of(counts).head == ["rho", "loss", "a", "b"]
+    assert Table.of(counts).rows == [("1", "0.12345", "1", "0"), ("2.5", "2", "0", "1")]
 
 
 def test_a_tally_ranks_by_count_and_then_by_name() -> None:

@@ -17,21 +17,28 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+import samlib
 from samlib.diagnostics import verdicts
 from samlib.errors import BadInput, check_choice
 from samlib.experiments import array_store as _curves
 from samlib.experiments.array_store import Curves
 from samlib.training.provenance import identity
 
+if TYPE_CHECKING:
+    import pandas
+
 Record = dict[str, Any]
 StrPath = str | os.PathLike[str]
 RUNS = "runs.jsonl"
 RUNNING = ".running"  # the file in which sweeps lock the runs that they are at work on
+#: The records of the book: those of the checkout that this file lies in.
+BOOK = Path(samlib.__file__).resolve().parents[1] / "book" / "records"
+PROVENANCE = ("commit", "hardware", "threads", "stack", "started")
 
 
 def prepare(folder: StrPath) -> Path:
@@ -236,12 +243,86 @@ def read(folder: StrPath) -> list[Record]:
     return runs
 
 
-def read_curves(folder: StrPath, run_id: str) -> dict[str, NDArray[np.float64]]:
-    """The curves of one run, arrays of equal length: ``step``, ``loss``, ``grad_norm``, ...
+def located(name: StrPath) -> Path:
+    """The folder of an experiment: of that name in the book's records, or else at that path.
 
-    ``shifted_loss`` and ``shifted_grad_norm`` are f and ‖∇f‖ at x⁺.
+    Raises
+    ------
+    BadInput
+        If there are no records in either place; it lists the experiments of the book.
     """
-    return {k: v.astype(np.float64) for k, v in _curves.read(Path(folder), run_id).items()}
+    places = [BOOK / name, Path(name)]
+    for folder in places:
+        if _curves.regular(folder / RUNS):
+            return folder
+    known = ", ".join(sorted(path.parent.name for path in BOOK.glob(f"*/{RUNS}")))
+    raise BadInput(f"no records in {str(places[-1])!r}; name a folder that has some, or {known}")
+
+
+def read_records(name: StrPath, curves: bool = False) -> pandas.DataFrame:
+    """The runs of an experiment as a table, one row a run, in the order in which they ended.
+
+    Parameters
+    ----------
+    name : str or path
+        An experiment of the book, such as ``"mnist-cliff"`` (a folder in ``book/records``), or the
+        path of any other record folder.
+    curves : bool
+        Whether to add the column ``curves``: of each run what :func:`read_curves` returns.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The columns are ``experiment``, ``id`` and ``verdict``; every field of
+        :class:`~samlib.training.spec.RunSpec`, defaults filled in; every metric of a run; and where
+        the run comes from: ``commit``, ``hardware``, ``threads``, ``stack`` (runs that shared
+        ``wall_time_s``), ``started`` and ``data_sha256``. ``loss`` is the metric f(x), in nats, and
+        ``loss_function`` the field. What a run does not have is NaN (``n`` and ``batch``: all
+        examples).
+
+    Raises
+    ------
+    BadInput
+        If there is no such experiment, or no run in it, or its records are damaged.
+
+    Examples
+    --------
+    >>> runs = read_records("mnist-cliff")
+    >>> runs.groupby(["lr", "rho"]).loss.median()
+    >>> pandas.crosstab([runs.lr, runs.rho], runs.verdict)
+    """
+    import pandas
+
+    from samlib.training.spec import defaults
+
+    folder = located(name)
+    rows = []
+    for run in read(folder):
+        spec = defaults() | run["spec"]
+        spec["loss_function"] = spec.pop("loss")
+        spec["classes"] = spec["classes"] and tuple(spec["classes"])
+        origin = {key: run["provenance"].get(key) for key in PROVENANCE}
+        origin["data_sha256"] = run["data"].get("sha256")
+        plain = {"experiment": folder.name, "id": run["id"], "verdict": run["verdict"]}
+        rows.append(plain | spec | run["metrics"] | origin)
+        if curves:
+            rows[-1]["curves"] = read_curves(folder, run["id"])
+    if not rows:
+        raise BadInput(f"{str(folder)!r} holds no run yet; make some with its experiment's command")
+    return pandas.DataFrame(rows).astype({"n": "Int64", "batch": "Int64"})
+
+
+def read_curves(name: StrPath, run_id: str) -> dict[str, NDArray[np.float64]]:
+    """The curves of one run of an experiment, which is named as in :func:`read_records`.
+
+    They are arrays of equal length: ``step``, ``loss``, ``grad_norm``, ``shifted_loss`` and
+    ``shifted_grad_norm`` (f and ‖∇f‖ at x⁺), and ``grad_ratio``, which follows from them. What an
+    experiment measured besides lies with them, in shapes of its own.
+    """
+    found = {k: v.astype(np.float64) for k, v in _curves.read(located(name), run_id).items()}
+    if {"grad_norm", "shifted_grad_norm"} <= set(found):
+        found["grad_ratio"] = verdicts.grad_ratio(found["grad_norm"], found["shifted_grad_norm"])
+    return found
 
 
 def with_curves(

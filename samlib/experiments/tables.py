@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from samlib.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,6 +31,28 @@ class Table:
                     f"row {list(row)} has {len(row)} cells; the head {list(self.head)} asks for "
                     f"{len(self.head)}"
                 )
+
+    @classmethod
+    def of(cls, frame: pandas.DataFrame, **forms: str) -> Table:
+        """The table that a data frame is, its index (if named) first.
+
+        Parameters
+        ----------
+        frame : pandas.DataFrame
+            What to show; a column of text is shown as it is.
+        **forms : str
+            How to write the numbers of a column, ``loss=".3f"``; ``g`` where nothing is said.
+        """
+        if any(frame.index.names):
+            frame = frame.reset_index()
+        columns = [
+            [
+                value if isinstance(value, str) else format(value, forms.get(name, "g"))
+                for value in column
+            ]
+            for name, column in frame.items()
+        ]
+        return cls([*map(str, frame.columns)], list(zip(*columns, strict=True)))
 
     def __repr__(self) -> str:
         lines = [_line(self.head), "|---" * len(self.head) + "|", *map(_line, self.rows)]
