@@ -101,7 +101,7 @@ build/nbval.passed: $(CHAPTERS) tests/nbval_sanitize.cfg build/execution.key
 # The browser tests of the site take as long as all others together: started first, they fill one of the two workers.
 unit: $(READY)
 	@mkdir -p build
-	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/test_site.py tests --junitxml build/junit.xml
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/site/test_site.py tests --junitxml build/junit.xml
 	@if [ -f samlib/experiments/ledger.py ] && [ -f book/claims.yml ]; then $(PY) -m samlib claims --check build/junit.xml; fi
 
 clean:

@@ -31,21 +31,27 @@ RESULT = Path(__file__).with_suffix(".json")
 REASONS = Path(__file__).with_name("mutation_reasons.yml")
 # Module -> the tests that are meant to hold it. They must be fast: each mutant runs some of them.
 LEDGER = [
-    "tests/test_evidence.py",
-    "tests/test_ledger_words.py",
-    "tests/test_claims.py",
-    "--deselect=tests/test_claims.py::test_the_ledger_holds",  # all of it, in a minute
+    "tests/unit/experiments/test_evidence.py",
+    "tests/unit/experiments/test_ledger_words.py",
+    "tests/evidence/test_ledger_holds.py",
+    "--deselect=tests/evidence/test_ledger_holds.py::test_the_ledger_holds",
 ]
 MODULES = {
     "experiments/ledger": LEDGER,
-    "diagnostics/verdicts": ["tests/test_diagnostics.py", "tests/test_verdicts_running.py"],
-    "certify/enclosures": ["tests/test_enclosures.py"],
+    "diagnostics/verdicts": [
+        "tests/unit/diagnostics/test_verdicts.py",
+        "tests/unit/diagnostics/test_verdicts_running.py",
+    ],
+    "certify/enclosures": ["tests/unit/certify/test_enclosures.py"],
     "experiments/evidence": LEDGER,
-    "optim/monitor": ["tests/test_monitor_units.py"],
-    "optim/sam": ["tests/test_optim_units.py"],
-    "certify/proof": ["tests/test_proof.py"],
-    "experiments/records": ["tests/test_records.py", "tests/test_records_edges.py"],
-    "points/stability": ["tests/test_stability.py"],
+    "optim/monitor": ["tests/unit/optim/test_monitor_units.py"],
+    "optim/sam": ["tests/unit/optim/test_optim_units.py"],
+    "certify/proof": ["tests/unit/certify/test_proof.py"],
+    "experiments/records": [
+        "tests/unit/experiments/test_records.py",
+        "tests/unit/experiments/test_records_edges.py",
+    ],
+    "points/stability": ["tests/unit/points/test_stability.py"],
 }
 # mutmut passes over functions with a decorator. Of these modules, where that would leave out the
 # step itself, each is decorated by an assignment after it.

@@ -1,6 +1,6 @@
 /* The live laboratory of samlib: an anywidget module; without a kernel host.js runs it.
  *
- * 1. Mathematics, held to Python by tests/test_lab_js.py
+ * 1. Mathematics, held to Python by tests/unit/lab/test_lab_js.py
  * 2. State and links   3. Words   4. Workers   5. Drawing   6. The widget
  *
  * f, ∇f and ∇²f are not in this file: they come with the trait `sources`, printed from SymPy expressions.
