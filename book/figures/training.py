@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -199,12 +199,43 @@ def ratios(panels: Mapping[str, Sequence[tuple[Record, Curves]]]) -> Figure:
     return fig
 
 
-def _tail_ratio(c: Curves) -> float:
-    """The largest GradRatio of a run's tail; values beyond the figure's ends are moved into it."""
+def sensitivity(
+    runs: Iterable[tuple[Record, Curves]], ratios: Sequence[float] = (0.03, 0.1, 0.3)
+) -> dict[str, int]:
+    """How many failing runs count as hallucinated, were GradRatio to lie below another threshold.
+
+    Runs with the verdict *hallucinated* or *stalled* are counted under ``"failing"``, and how many
+    of them are called hallucinated at each of ``ratios`` under its number as text. At 0.1, the
+    threshold of the verdict, the recorded verdicts are counted, which rest on every step of the
+    tail. Records keep only a few of these steps, and any other threshold is judged by those: a
+    lower one among the runs called hallucinated, a higher one among the others too. Elsewhere than
+    at 0.1 a count is therefore an upper bound. Strict hallucinations (GradRatio < 1e-6) stay so.
+    """
+    limits = THRESHOLDS
+    counts = {"failing": 0} | {f"{r:g}": 0 for r in ratios}
+    for record, curves in runs:
+        if record["verdict"] not in FAILED:
+            continue
+        counts["failing"] += 1
+        named = record["verdict"] == "hallucinated"
+        norms, found = _tail(curves)
+        for r in ratios:
+            lost = r < limits.low_ratio and found.max() >= max(r, limits.zero_ratio)
+            won = r > limits.low_ratio and norms.min() > limits.alive and found.max() < r
+            counts[f"{r:g}"] += bool(won or (named and not lost))
+    return counts
+
+
+def _tail(c: Curves) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """‖∇f(x)‖ and GradRatio at those of a verdict's steps, the last 5 %, that curves hold."""
     ends = c["step"][-1] + 1
     tail = c["step"] >= ends - max(1, ends // THRESHOLDS.tail_parts)
-    top = float(grad_ratio(c["grad_norm"][tail], c["shifted_grad_norm"][tail]).max())
-    return float(np.clip(top, 10**-3.49, 10**2.99))
+    return c["grad_norm"][tail], grad_ratio(c["grad_norm"][tail], c["shifted_grad_norm"][tail])
+
+
+def _tail_ratio(c: Curves) -> float:
+    """The largest GradRatio of a run's tail; values beyond the figure's ends are moved into it."""
+    return float(np.clip(_tail(c)[1].max(), 10**-3.49, 10**2.99))
 
 
 def _legend(fig: Figure, runs: Sequence[Record]) -> None:

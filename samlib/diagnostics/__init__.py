@@ -1,1 +1,1 @@
-"""GradRatio, LossGap and the verdict on a run; the spectrum of a large Hessian."""
+"""GradRatio, LossGap and the verdict on a run."""

@@ -1,20 +1,27 @@
 """What a run of SAM shows about itself: GradRatio, LossGap and the verdict.
 
 x⁺ is SAM's perturbed point. Following Park et al. (2025), GradRatio = ‖∇f(x⁺)‖ / (‖∇f(x)‖ + ε) and
-LossGap = f(x⁺) − f(x). A run is hallucinated when GradRatio vanishes while ∇f(x) does not.
+LossGap = f(x⁺) − f(x). A run is hallucinated when GradRatio vanishes while ∇f(x) does not. Every
+rule is a list of verdicts with their conditions, of which the first that holds counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+Floats: TypeAlias = NDArray[np.float64]
+
 EPSILON = 1e-12
 VERDICTS = ("converged", "hallucinated", "stalled", "diverged", "running")
+STALLS = ("stalled: chaotic", "stalled: crawling", "stalled: saddle")
+RUNNING = ("running", "descending", "converged", "hallucinated", *STALLS, "diverged")
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,8 @@ class Thresholds:
     (:func:`running_verdict`), which has no twin: there, losses are in units of the first loss and
     gradient norms in units of the first gradient norm, and ``diverged``, ``rest``, ``low_ratio``,
     ``zero_ratio``, ``strict_norm``, ``alive`` and ``saddle_ratio`` of the first block apply too.
+    The second block was chosen on all records of the book that are older than monitor-fresh, and
+    settled before that one and monitor-fresh-mnist were recorded.
     """
 
     tail_parts: int = 20  # the tail is the last of so many equal parts of the steps: 5 %
@@ -53,9 +62,7 @@ class Thresholds:
     half_ratio: float = 0.5  # GradRatio below which plain steps are twice as fast
     dying: float = 0.4  # GradRatio over that of the earlier window, below which it is dying
 
-    spell: int = (
-        500  # steps in a row with a low GradRatio that make a spell (samlib.experiments.episodes)
-    )
+    spell: int = 500  # steps in a row with a low GradRatio that make a spell (samlib.experiments)
 
 
 THRESHOLDS = Thresholds()
@@ -69,45 +76,62 @@ def is_strict(
     return np.asarray(vanished & np.greater(np.asarray(norm), limits.strict_norm))
 
 
-def grad_ratio(grad_norm: ArrayLike, shifted_grad_norm: ArrayLike) -> NDArray[np.float64]:
-    """GradRatio of Park et al. (2025): ‖∇f(x⁺)‖ / (‖∇f(x)‖ + ε) with ε = 1e-12, elementwise."""
+def grad_ratio(grad_norm: ArrayLike, shifted_grad_norm: ArrayLike) -> Floats:
+    """GradRatio of Park et al. (2025): ‖∇f(x⁺)‖ / (‖∇f(x)‖ + ε) with ε = 1e-12.
+
+    Parameters
+    ----------
+    grad_norm, shifted_grad_norm : array_like
+        ‖∇f(x)‖ and ‖∇f(x⁺)‖, of one shape; the ratio is elementwise, without a unit.
+    """
     top = np.asarray(shifted_grad_norm, dtype=np.float64)
     with np.errstate(invalid="ignore"):  # a run that diverged
-        ratio: NDArray[np.float64] = top / (np.asarray(grad_norm, dtype=np.float64) + EPSILON)
+        ratio: Floats = top / (np.asarray(grad_norm, dtype=np.float64) + EPSILON)
     return ratio
 
 
-def loss_gap(loss: ArrayLike, shifted_loss: ArrayLike) -> NDArray[np.float64]:
-    """LossGap of Park et al. (2025): f(x⁺) − f(x), elementwise; negative where x⁺ lies lower."""
+def loss_gap(loss: ArrayLike, shifted_loss: ArrayLike) -> Floats:
+    """LossGap of Park et al. (2025): f(x⁺) − f(x); negative where x⁺ lies lower.
+
+    Parameters
+    ----------
+    loss, shifted_loss : array_like
+        f(x) and f(x⁺), of one shape; the gap is elementwise, in the loss's unit.
+    """
     with np.errstate(invalid="ignore"):  # a run that diverged
-        gap: NDArray[np.float64] = np.asarray(shifted_loss, float) - np.asarray(loss, float)
+        gap: Floats = np.asarray(shifted_loss, float) - np.asarray(loss, float)
     return gap
 
 
 @dataclass(frozen=True)
 class Trace:
-    """The scalars of one run, one entry a step, each an array of shape (steps + 1,).
+    """The scalars of one run, one entry a step.
 
-    ``baseline`` is the loss of the best constant predictor (the entropy of the class prior under
-    cross-entropy); ``twin_loss`` is the final loss of the same run without SAM
-    (:meth:`samlib.training.spec.RunSpec.twin`): gradient descent from the same start, with the same
-    step size, momentum and number of steps. Either may be missing.
+    Attributes
+    ----------
+    loss, grad_norm, shifted_loss, shifted_grad_norm : ndarray, shape (steps + 1,)
+        f(x), ‖∇f(x)‖, f(x⁺) and ‖∇f(x⁺)‖.
+    baseline : float, optional
+        The loss of the best constant guess: the entropy of the class prior under cross-entropy.
+    twin_loss : float, optional
+        The final loss of the same run without SAM (:meth:`samlib.training.spec.RunSpec.twin`):
+        gradient descent from the same start, with the same step size, momentum and steps.
     """
 
-    loss: NDArray[np.float64]
-    grad_norm: NDArray[np.float64]
-    shifted_loss: NDArray[np.float64]
-    shifted_grad_norm: NDArray[np.float64]
+    loss: Floats
+    grad_norm: Floats
+    shifted_loss: Floats
+    shifted_grad_norm: Floats
     baseline: float | None = None
     twin_loss: float | None = None
 
     @property
-    def grad_ratio(self) -> NDArray[np.float64]:
+    def grad_ratio(self) -> Floats:
         """GradRatio at every step."""
         return grad_ratio(self.grad_norm, self.shifted_grad_norm)
 
     @property
-    def loss_gap(self) -> NDArray[np.float64]:
+    def loss_gap(self) -> Floats:
         """LossGap at every step."""
         return loss_gap(self.loss, self.shifted_loss)
 
@@ -139,162 +163,124 @@ class Trace:
         return float((self.baseline - np.median(self.loss[self.tail])) / gain)
 
 
-def verdict(trace: Trace, limits: Thresholds = THRESHOLDS) -> str:
-    """Name what the run came to: one of :data:`VERDICTS`.
+def _first(rules: Iterable[tuple[str, Any]], otherwise: str) -> str:
+    """The first verdict whose condition holds."""
+    return next((name for name, holds in rules if holds), otherwise)
 
-    ``diverged``: the loss is not finite, or its tail lies above 100 times the larger of baseline
-    and start. ``hallucinated``: GradRatio < 1e-6 with ‖∇f(x)‖ > 1e-3 through the tail, whatever the
-    loss if it is finite; or progress p < 0.2 (see :attr:`Trace.progress`), GradRatio < 0.1 through
-    the tail and ‖∇f(x)‖ > 0.01. ``converged``: p > 0.8, or ‖∇f(x)‖ and ‖∇f(x⁺)‖ both below 1e-6.
-    ``stalled``: p < 0.2 otherwise. ``running``: none of these; more steps, or a gradient descent
+
+def verdict(trace: Trace, limits: Thresholds = THRESHOLDS) -> str:
+    """Name what the run came to, by the tail of its trace: one of :data:`VERDICTS`.
+
+    The first that holds: ``diverged``, not finite; ``hallucinated``, GradRatio < 1e-6 with
+    ‖∇f(x)‖ > 1e-3 throughout, whatever the loss; ``diverged``, the median loss above 100 times the
+    larger of baseline and first loss; ``converged``, progress p > 0.8 (see :attr:`Trace.progress`)
+    or both gradients below 1e-6; ``hallucinated``, p < 0.2, GradRatio < 0.1 and ‖∇f(x)‖ > 0.01
+    throughout; ``stalled``, p < 0.2. Otherwise ``running``: more steps, or a gradient descent
     twin, may decide it. The numbers are those of ``limits``.
     """
-    loss, tail = trace.loss[trace.tail], trace.tail
-    norms, shifted = trace.grad_norm[tail], trace.shifted_grad_norm[tail]
+    curves = (trace.loss, trace.grad_norm, trace.shifted_grad_norm, trace.grad_ratio)
+    loss, norms, shifted, ratio = (curve[trace.tail] for curve in curves)
+    if not all(np.isfinite(a).all() for a in (loss, norms, shifted)):
+        return "diverged"
     scale = max(abs(trace.baseline or 0.0), abs(float(trace.loss[0])))
-    finite = all(np.isfinite(a).all() for a in (loss, norms, shifted))
-    if not finite:
-        return "diverged"
-    ratio = trace.grad_ratio[tail]
-    if is_strict(ratio.max(), norms.min(), limits):
-        return "hallucinated"  # also if the start was so good that the loss grew 100-fold
-    if float(np.median(loss)) > limits.diverged * scale:
-        return "diverged"
-    p = trace.progress
-    if (p is not None and p > limits.learns) or max(norms.max(), shifted.max()) < limits.rest:
-        return "converged"
-    if p is None or p >= limits.fails:
-        return "running"
+    p = math.nan if trace.progress is None else trace.progress
     dead, alive = ratio.max() < limits.low_ratio, norms.min() > limits.alive
-    return "hallucinated" if dead and alive else "stalled"
+    rules = [
+        # also if the start was so good that the loss grew 100-fold
+        ("hallucinated", is_strict(ratio.max(), norms.min(), limits)),
+        ("diverged", float(np.median(loss)) > limits.diverged * scale),
+        ("converged", p > limits.learns or max(norms.max(), shifted.max()) < limits.rest),
+        ("hallucinated", p < limits.fails and dead and alive),
+        ("stalled", p < limits.fails),
+    ]
+    return _first(rules, "running")
 
 
 def stall_kind(trace: Trace) -> str:
     """For a stalled run: ``saddle`` (‖∇f(x)‖ < 0.01 while GradRatio > 1) or ``chaotic``."""
-    norm = float(np.median(trace.grad_norm[trace.tail]))
-    ratio = float(np.median(trace.grad_ratio[trace.tail]))
+    norm, ratio = (np.median(a[trace.tail]) for a in (trace.grad_norm, trace.grad_ratio))
     saddle = norm < THRESHOLDS.alive and ratio > THRESHOLDS.saddle_ratio
     return "saddle" if saddle else "chaotic"
 
 
-def sensitivity(
-    runs: Iterable[tuple[Mapping[str, Any], Mapping[str, NDArray[np.float64]]]],
-    ratios: Sequence[float] = (0.03, 0.1, 0.3),
-) -> dict[str, int]:
-    """How many failing runs count as hallucinated, were GradRatio to lie below another threshold.
-
-    ``runs`` are records with their curves, for example from
-    :func:`samlib.experiments.records.with_curves`. Those whose verdict is *hallucinated* or
-    *stalled* are counted under ``"failing"``, and how many of them are called hallucinated at each
-    of ``ratios`` under its number as text. At 0.1, the threshold of :func:`verdict`, the recorded
-    verdicts are counted, which rest on every step of the tail. Records keep only a few of these
-    steps, and any other threshold is judged by those: a lower one among the runs called
-    hallucinated, a higher one among the others too. Elsewhere than at 0.1 a count is therefore an
-    upper bound. Strict hallucinations (GradRatio < 1e-6) stay so.
-    """
-    counts = {"failing": 0} | {f"{r:g}": 0 for r in ratios}
-    for record, curves in runs:
-        if record["verdict"] not in ("hallucinated", "stalled"):
-            continue
-        counts["failing"] += 1
-        named = record["verdict"] == "hallucinated"
-        ends = curves["step"][-1] + 1
-        tail = curves["step"] >= ends - max(1, ends // THRESHOLDS.tail_parts)
-        norm = curves["grad_norm"][tail]
-        top = float(grad_ratio(norm, curves["shifted_grad_norm"][tail]).max())
-        strict = named and top < THRESHOLDS.zero_ratio
-        alive = named or norm.min() > THRESHOLDS.alive
-        for r in ratios:
-            if r < THRESHOLDS.low_ratio:
-                counts[f"{r:g}"] += named and (strict or top < r)
-            elif r == THRESHOLDS.low_ratio:
-                counts[f"{r:g}"] += named
-            else:
-                counts[f"{r:g}"] += named or bool(alive and top < r)
-    return counts
-
-
-# The running verdict looks at the last fifth of the steps so far and compares it with an earlier
-# window, an octave back. Its thresholds (the second block of Thresholds) were chosen on all records
-# of the book that are older than monitor-fresh, and settled before that one and monitor-fresh-mnist
-# were recorded.
-STALLS = ("stalled: chaotic", "stalled: crawling", "stalled: saddle")
-RUNNING = ("running", "descending", "converged", "hallucinated", *STALLS, "diverged")
-
-
 def running_verdict(
-    step: NDArray[np.float64],
-    loss: NDArray[np.float64],
-    grad_norm: NDArray[np.float64],
-    shifted_grad_norm: NDArray[np.float64],
+    step: Floats,
+    loss: Floats,
+    grad_norm: Floats,
+    shifted_grad_norm: Floats,
     *,
     baseline: float | None = None,
     limits: Thresholds = THRESHOLDS,
 ) -> str:
     """What a run comes to, judged while it runs and without a twin: one of :data:`RUNNING`.
 
-    Arrays (k,), at any increasing steps; windows count steps, not entries. ``baseline`` is the loss
-    of the best constant guess, by default the first loss. With t the last step, W the steps in
-    (0.8t, t] and medians over W: Δ is the fall of the loss from (0.4t, 0.5t] to W in units of the
-    first loss (the loss is taken to be bounded below by 0), ν = ‖∇f(x)‖ in units of its first
-    value, R is GradRatio, and the loss is *high* above 0.8 of the baseline.
+    With t the last step, W the steps in (0.8t, t] and medians over W: Δ is the fall of the loss
+    from (0.4t, 0.5t] to W in units of the first loss (the loss is taken to be bounded below by 0),
+    ν = ‖∇f(x)‖ in units of its first value, R is GradRatio, and the loss is *high* above 0.8 of the
+    baseline. The first that holds:
 
-    ``diverged``: not finite, or 100 times the first loss. ``converged``: both norms below 1e-6 of
-    the first. ``hallucinated``: R < 1e-6 through W and ν > 1e-3; or ν > 0.01 and R is *dead*, below
-    0.1 through (0.95t, t], where the loss is high or Δ ≤ 0.03; or ν > 0.01, Δ ≤ 0 and R is *dying*:
-    below a half, also through (0.95t, t], and below 0.4 of what it was in (0.4t, 0.5t].
-    ``stalled: crawling``: a high loss, Δ > 0.01 and R < 0.5, so that plain steps would be twice as
-    fast. ``descending``: Δ > 0.03 and not above first loss and baseline. Otherwise ``converged`` if
-    the loss is not high; ``descending`` if Δ > 0.001 and 0.3 of the whole fall came since half-time
-    (at a steady speed it is a half); ``stalled: saddle`` if ν ≤ 0.01 and R > 1, else ``chaotic``.
-    The numbers are those of ``limits``.
+    - ``diverged``: not finite, or 100 times the first loss;
+    - ``converged``: both norms below 1e-6 of the first;
+    - ``hallucinated``: R < 1e-6 through W and ν > 1e-3; or ν > 0.01 and R is *dead*, below 0.1
+      through (0.95t, t], where the loss is high or Δ ≤ 0.03; or ν > 0.01, Δ ≤ 0 and R is *dying*:
+      below a half, also through (0.95t, t], and below 0.4 of what it was in (0.4t, 0.5t];
+    - ``stalled: crawling``: a high loss, Δ > 0.01 and R < 0.5, so that plain steps would be twice
+      as fast;
+    - ``descending``: not above first loss and baseline, and Δ > 0.03, or Δ > 0.001 of a high loss
+      with 0.3 of the whole fall since half-time (at a steady speed it is a half);
+    - ``converged``: the loss is not high;
+    - ``stalled: saddle``: ν ≤ 0.01 and R > 1; otherwise ``stalled: chaotic``.
+
+    Parameters
+    ----------
+    step, loss, grad_norm, shifted_grad_norm : ndarray, shape (k,)
+        Any increasing steps, with f(x), ‖∇f(x)‖ and ‖∇f(x⁺)‖; windows count steps, not entries.
+    baseline : float, optional
+        The loss of the best constant guess, by default the first loss.
+    limits : Thresholds
+        The numbers above.
     """
-    t = step[-1]
     if not all(np.isfinite(a[-1]) for a in (loss, grad_norm, shifted_grad_norm)):
         return "diverged"
-    before = slice(*(_after(step, part * t) for part in limits.before))
-    if t < limits.first_step or before.start == before.stop:
+    before = _window(step, *limits.before)
+    if step[-1] < limits.first_step or before.start == before.stop:
         return "running"
-    recent, last = (slice(_after(step, part * t), None) for part in (limits.recent, limits.last))
+    recent, last = _window(step, limits.recent), _window(step, limits.last)
     first, now = max(abs(float(loss[0])), EPSILON), _median(loss[recent])
-    if now > limits.diverged * first:
-        return "diverged"
-    norms = grad_norm[recent] / max(float(grad_norm[0]), EPSILON)
-    ratio = grad_ratio(grad_norm[recent], shifted_grad_norm[recent])
-    if max(norms.max(), (norms * ratio).max()) < limits.rest:
-        return "converged"
-    if is_strict(ratio.max(), norms.min(), limits):
-        return "hallucinated"
     guess = first if baseline is None else baseline
     high, fall = now > limits.high * guess, (_median(loss[before]) - now) / first
+    norms = grad_norm[recent] / max(float(grad_norm[0]), EPSILON)
+    ratios = grad_ratio(grad_norm, shifted_grad_norm)
+    ratio, end, earlier = ratios[recent], ratios[last].max(), _median(ratios[before])
     low, alive = _median(ratio), _median(norms) > limits.alive
-    end = float(grad_ratio(grad_norm[last], shifted_grad_norm[last]).max())
-    earlier = _median(grad_ratio(grad_norm[before], shifted_grad_norm[before]))
     dead = end < limits.low_ratio and (high or fall <= limits.fall)
     dying = max(low, end) < limits.half_ratio and low < limits.dying * earlier
-    if alive and (dead or (fall <= 0 and dying)):
-        return "hallucinated"
-    if high and fall > limits.creep and low < limits.half_ratio:
-        return "stalled: crawling"
     recently = fall * first > limits.speed * (float(loss[0]) - now)
-    steady = high and fall > limits.steady and recently
-    if (fall > limits.fall or steady) and now <= max(first, guess):
-        return "descending"
-    if not high:
-        return "converged"
-    return "stalled: saddle" if not alive and low > limits.saddle_ratio else "stalled: chaotic"
+    falls = fall > limits.fall or (high and fall > limits.steady and recently)
+    rules = [
+        ("diverged", now > limits.diverged * first),
+        ("converged", max(norms.max(), (norms * ratio).max()) < limits.rest),
+        ("hallucinated", is_strict(ratio.max(), norms.min(), limits)),
+        ("hallucinated", alive and (dead or (fall <= 0 and dying))),
+        ("stalled: crawling", high and fall > limits.creep and low < limits.half_ratio),
+        ("descending", falls and now <= max(first, guess)),
+        ("converged", not high),
+        ("stalled: saddle", not alive and low > limits.saddle_ratio),
+    ]
+    return _first(rules, "stalled: chaotic")
 
 
-def _median(values: NDArray[np.float64]) -> float:
+def _median(values: Floats) -> float:
     values = np.sort(values)  # several times faster than np.median on a few values
     return float(values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
 
 
-def _after(step: NDArray[np.float64], t: float) -> int:
-    return int(np.searchsorted(step, t, "right"))
+def _window(step: Floats, begin: float, end: float = 1.0) -> slice:
+    """The entries of the steps in (``begin``·t, ``end``·t], with t the last step."""
+    return slice(*(int(np.searchsorted(step, part * step[-1], "right")) for part in (begin, end)))
 
 
-def replay(curves: Mapping[str, NDArray[np.float64]], baseline: float | None = None) -> list[str]:
+def replay(curves: Mapping[str, Floats], baseline: float | None = None) -> list[str]:
     """The running verdict at each entry of recorded curves, from the entries up to it alone."""
     names = ("step", "loss", "grad_norm", "shifted_grad_norm")
     ends = range(1, len(curves["step"]) + 1)
@@ -311,32 +297,35 @@ def outlook(name: str) -> str:
     return "learns" if kind in ("running", "descending", "converged") else kind
 
 
-def explain(name: str, metrics: dict[str, Any]) -> str:
-    """The verdict in plain words, with the numbers it rests on, for a terminal or a page."""
-    numbers = {k: f"{v:.3g}" for k, v in metrics.items() if isinstance(v, float)}
-    texts = {
-        "converged": "SAM trained: its loss {loss} is close to what gradient descent reaches.",
-        "hallucinated": "SAM hallucinates a minimizer: the gradient it follows has all but "
-        "vanished (GradRatio {grad_ratio}), yet the true gradient has not (norm {grad_norm}) and "
-        "the loss stays at {loss}. Try a smaller rho, or plain gradient steps first "
-        "(--warm-start 0.2).",
-        "stalled": "SAM is stuck without hallucinating: the loss stays at {loss} and GradRatio is "
-        "{grad_ratio}. Try a smaller rho or a smaller learning rate.",
-        "diverged": "The loss left the finite range: lower the learning rate or rho.",
-        "running": "Not settled: loss {loss}, GradRatio {grad_ratio}. More steps may decide it.",
-    }
-    return texts[name].format_map({"loss": "?", "grad_ratio": "?", "grad_norm": "?"} | numbers)
+def explain(name: str, metrics: Mapping[str, Any]) -> str:
+    """The final verdict in plain words, with the numbers of a record that it rests on."""
+    return _with_numbers(_FINAL_TEXTS[name], metrics)
 
 
-def explain_running(name: str, numbers: Mapping[str, float]) -> str:
+def explain_running(name: str, numbers: Mapping[str, Any]) -> str:
     """The running verdict in plain words and what to try next.
 
     ``numbers``: ``loss``, ``norm`` ‖∇f(x)‖, ``ratio`` GradRatio, and ``gain``, the first-order
     descent of a step of SAM in units of that of a plain gradient step.
     """
-    return _RUNNING_TEXTS[name].format_map({k: f"{v:.3g}" for k, v in numbers.items()})
+    return _with_numbers(_RUNNING_TEXTS[name], numbers)
 
 
+def _with_numbers(text: str, numbers: Mapping[str, Any]) -> str:
+    shown = {k: f"{v:.3g}" for k, v in numbers.items() if isinstance(v, float)}
+    return text.format_map(defaultdict(lambda: "?", shown))
+
+
+_FINAL_TEXTS = {
+    "converged": "SAM trained: its loss {loss} is close to what gradient descent reaches.",
+    "hallucinated": "SAM hallucinates a minimizer: the gradient it follows has all but vanished "
+    "(GradRatio {grad_ratio}), yet the true gradient has not (norm {grad_norm}) and the loss stays "
+    "at {loss}. Try a smaller rho, or plain gradient steps first (--warm-start 0.2).",
+    "stalled": "SAM is stuck without hallucinating: the loss stays at {loss} and GradRatio is "
+    "{grad_ratio}. Try a smaller rho or a smaller learning rate.",
+    "diverged": "The loss left the finite range: lower the learning rate or rho.",
+    "running": "Not settled: loss {loss}, GradRatio {grad_ratio}. More steps may decide it.",
+}
 _RUNNING_TEXTS = {
     "running": "Too early to say.",
     "descending": "The loss {loss} is falling. Nothing to do.",

@@ -16,9 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samlib.diagnostics import lanczos
 from samlib.dynamics import rules
-from samlib.experiments import slices
+from samlib.experiments import lanczos, slices
 from samlib.training import loop
 from samlib.training.spec import Run, RunSpec
 from samlib.training.stacked_loss import Objective
@@ -71,7 +70,7 @@ def hessian(run: Run, f: Objective) -> Measured:
     ``_positive`` of eigenvalues, those below 1e-6 of the spectral norm counting as zero. Arrays:
     ``hessian_counts`` (2, 13), how many lie below −τ and above τ times the norm for τ = 1, 0.1, …
     1e-12; ``hessian_density`` (2, 200), λ and density. The names of those at x⁺ begin with
-    ``shifted_``. Above :data:`samlib.diagnostics.lanczos.DENSE` parameters the three numbers are
+    ``shifted_``. Above :data:`samlib.experiments.lanczos.DENSE` parameters the three numbers are
     missing and the counts are estimates, of no use where they call for single eigenvalues near 0 (τ
     ≪ 0.01).
     """

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from figures.training import sensitivity
 from numpy.typing import NDArray
 
 from samlib.diagnostics import verdicts as diagnostics
@@ -26,7 +27,6 @@ from samlib.diagnostics.verdicts import (
     Trace,
     grad_ratio,
     loss_gap,
-    sensitivity,
     stall_kind,
     verdict,
 )

@@ -10,9 +10,9 @@ import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
-from samlib.diagnostics import lanczos
 from samlib.dynamics import rules
 from samlib.errors import BadInput
+from samlib.experiments import lanczos
 from samlib.training import loop
 from samlib.training.spec import RunSpec
 from samlib.training.stacked_loss import Objective

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from figures.training import sensitivity
 
 from samlib.diagnostics.verdicts import (
     RUNNING,
@@ -21,7 +22,6 @@ from samlib.diagnostics.verdicts import (
     outlook,
     replay,
     running_verdict,
-    sensitivity,
     stall_kind,
     verdict,
 )

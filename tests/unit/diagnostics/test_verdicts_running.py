@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from figures.training import sensitivity
 
 from samlib.diagnostics import verdicts
 from samlib.diagnostics.verdicts import (
@@ -16,7 +17,6 @@ from samlib.diagnostics.verdicts import (
     explain_running,
     replay,
     running_verdict,
-    sensitivity,
     stall_kind,
     verdict,
 )

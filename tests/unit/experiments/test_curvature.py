@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from samlib.certify.exact_network import NetworkLoss
-from samlib.diagnostics import lanczos
-from samlib.experiments import curvature
+from samlib.experiments import curvature, lanczos
 from samlib.training import loop
 from samlib.training.spec import Run, RunSpec
 from samlib.training.stacked_loss import Objective

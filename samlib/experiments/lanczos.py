@@ -1,9 +1,9 @@
 """Spectra of matrices that are known by their products with vectors: Hessians and SAM's Jacobian.
 
-A *product* maps n vectors, the rows of an (n, p) tensor, to n vectors: v ↦ Av for each row. Up to
-:data:`DENSE` parameters the matrix is formed and decomposed; above, Lanczos' and Arnoldi's methods
-look at its ends, and stochastic Lanczos quadrature at its density (Ghorbani, Krishnan and Xiao
-2019; Papyan 2018).
+A *product* maps n vectors, the rows of an (n, p) tensor, to n vectors: v ↦ Av for each row. The
+last argument ``like``, a tensor (1, p), gives p, dtype and device. Up to :data:`DENSE` parameters
+the matrix is formed and decomposed; above, Lanczos' and Arnoldi's methods look at its ends, and
+stochastic Lanczos quadrature at its density (Ghorbani, Krishnan and Xiao 2019; Papyan 2018).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Floats: TypeAlias = NDArray[np.float64]
 
 DENSE = 3000  # up to this many parameters matrices are formed
 CHUNK = 256  # rows of a matrix that are computed at once
-MOST = 400  # Lanczos steps to find an end of a spectrum, at most
+STEPS = (32, 64, 128, 256)  # of Lanczos' method, one number after the other, for an end
 
 
 class Smooth(Protocol):
@@ -44,29 +44,28 @@ def hessian(f: Smooth, theta: Tensor) -> Product:
 
 
 def jacobian(f: Smooth, x: Tensor, rho: float, lr: float) -> Product:
-    """J = I − ηM of SAM's map T(x) = x − η∇f(x⁺) at x, shape (1, p), as a product.
+    """DT = I − ηA of SAM's map T(x) = x − η∇f(x⁺) at x, shape (1, p), as a product.
 
-    M = H(x⁺)(I + ρDu(x)) with Du = (I − uuᵀ)H(x)/‖∇f(x)‖ (theory §2). For ρ = 0, and where
-    ∇f(x) = 0, SAM's step is a gradient step and M = H(x).
+    A = H(x⁺)(I + ρDu(x)) with Du = (I − uuᵀ)H(x)/‖∇f(x)‖ (theory §2). For ρ = 0, and where
+    ∇f(x) = 0, SAM's step is a gradient step and A = H(x).
     """
     g = f.grad(x)
     norm = float(torch.linalg.vector_norm(g))
     bend = rho / norm if norm else 0.0
     u = g / norm if norm else g
-    plus = x + rho * u
+    here, there = hessian(f, x), hessian(f, x + rho * u)
 
     def product(v: Tensor) -> Tensor:
-        inner = v
-        if bend:
-            turned = bend * f.hvp(x.expand(len(v), -1), v)
-            inner = v + turned - (turned @ u.T) * u
-        return v - lr * f.hvp(plus.expand(len(v), -1), inner)
+        if not bend:
+            return v - lr * there(v)
+        turned = bend * here(v)
+        return v - lr * there(v + turned - (turned @ u.T) * u)
 
     return product
 
 
 def matrix(product: Product, like: Tensor) -> Tensor:
-    """The matrix (p, p) of a product; ``like`` (1, p) gives size, dtype and device."""
+    """The matrix (p, p) of a product."""
     eye = torch.eye(like.shape[1], dtype=like.dtype, device=like.device)
     return torch.cat([product(rows) for rows in torch.split(eye, CHUNK)]).T
 
@@ -78,13 +77,12 @@ def lanczos(product: Product, start: Tensor, steps: int) -> tuple[Tensor, Tensor
     vector, both (n, m), and the error bound ‖Ay − θy‖ of each, (n, m). m ≤ ``steps``: the method
     ends when every row's Krylov space is exhausted; what pads an earlier row has weight 0.
     """
-    basis = start.new_zeros(
-        len(start), min(check_whole("steps", steps), start.shape[1]), len(start.T)
-    )
-    tri = start.new_zeros(len(start), basis.shape[1], basis.shape[1])
+    size = min(check_whole("steps", steps), start.shape[1])
+    basis = start.new_zeros(len(start), size, start.shape[1])
+    tri = start.new_zeros(len(start), size, size)
     q = start / torch.linalg.vector_norm(start, dim=1, keepdim=True)
-    rest, size = q.new_zeros(len(q)), q.new_zeros(len(q))
-    for j in range(basis.shape[1]):
+    rest, scale = q.new_zeros(len(q)), q.new_zeros(len(q))
+    for j in range(size):
         basis[:, j] = q
         w = product(q)
         tri[:, j, j] = (w * q).sum(1)
@@ -92,9 +90,9 @@ def lanczos(product: Product, start: Tensor, steps: int) -> tuple[Tensor, Tensor
             overlap = basis[:, : j + 1] @ w[:, :, None]
             w = w - (basis[:, : j + 1].mT @ overlap)[:, :, 0]
         rest = torch.linalg.vector_norm(w, dim=1)
-        size = torch.maximum(size, torch.maximum(tri[:, j, j].abs(), rest))
-        rest = rest * (rest > 1e3 * torch.finfo(w.dtype).eps * size)
-        if j + 1 == basis.shape[1] or not rest.any():
+        scale = torch.maximum(scale, torch.maximum(tri[:, j, j].abs(), rest))
+        rest = rest * (rest > 1e3 * torch.finfo(w.dtype).eps * scale)
+        if j + 1 == size or not rest.any():
             break
         tri[:, j, j + 1] = tri[:, j + 1, j] = rest
         q = w / (rest + (rest == 0))[:, None] * (rest > 0)[:, None]
@@ -102,32 +100,30 @@ def lanczos(product: Product, start: Tensor, steps: int) -> tuple[Tensor, Tensor
     return values, vectors[:, 0] ** 2, rest[:, None] * vectors[:, -1].abs()
 
 
-def extremes(
-    product: Product, like: Tensor, tol: float = 1e-6, seed: int = 0
-) -> tuple[float, float, float]:
+def extremes(product: Product, like: Tensor, tol: float = 1e-6) -> tuple[float, float, float]:
     """The smallest and the largest eigenvalue of a symmetric matrix, by Lanczos' method.
 
-    ``like`` (1, p) gives size, dtype and device. The third number bounds the error of both: it is
-    below ``tol`` times the larger modulus unless :data:`MOST` products did not suffice.
+    The third number bounds the error of both: it is below ``tol`` times the larger modulus unless
+    the last of :data:`STEPS` did not suffice. (ARPACK's tolerance is relative to each eigenvalue,
+    so it does not end at one near 0.)
     """
     check_number("tol", tol, 0, 1, strict=True)
-    start = torch.randn(like.shape, generator=torch.Generator().manual_seed(seed)).to(like)
-    steps = 32
-    while True:
+    start = torch.randn(like.shape, generator=torch.Generator().manual_seed(0)).to(like)
+    for steps in STEPS:
         values, _, bounds = lanczos(product, start, steps)
         low, high = float(values[0, 0]), float(values[0, -1])
         error = float(bounds[0, [0, -1]].max())
-        steps *= 2
-        if error <= tol * max(-low, high) or steps > MOST or values.shape[1] == like.shape[1]:
-            return low, high, error
+        if error <= tol * max(-low, high):
+            break
+    return low, high, error
 
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
     """A symmetric matrix's spectrum: eigenvalues ``nodes`` with ``weights`` that sum to 1.
 
-    Exact for ``exact``: all p eigenvalues, each of weight 1/p. Otherwise the nodes and weights of a
-    quadrature, and ``low`` and ``high`` alone are eigenvalues.
+    Exact for ``exact``: all ``dim`` = p eigenvalues, each of weight 1/p. Otherwise the nodes and
+    weights of a quadrature, and ``low`` and ``high`` alone are eigenvalues.
     """
 
     nodes: Floats
@@ -148,12 +144,10 @@ class Spectrum:
         Both have the shape of ``tol``; whole numbers if the spectrum is exact, else estimates.
         """
         edge = np.asarray(tol, dtype=float)[..., None] * self.size
-        share = self.weights * self.dim
-        below, above = (
-            np.where(self.nodes < -edge, share, 0),
-            np.where(self.nodes > edge, share, 0),
+        low, high = (
+            np.where(beyond, self.weights * self.dim, 0).sum(-1)
+            for beyond in (self.nodes < -edge, self.nodes > edge)
         )
-        low, high = below.sum(-1), above.sum(-1)
         return (np.rint(low), np.rint(high)) if self.exact else (low, high)
 
     def density(self, points: int = 200, smooth: float = 0.01) -> tuple[Floats, Floats]:
@@ -161,11 +155,10 @@ class Spectrum:
 
         ``smooth`` is their standard deviation in units of the length of the spectrum.
         """
-        check_whole("points", points, 2)
-        width = check_number("smooth", smooth, 0, 1, strict=True) * max(
-            self.high - self.low, 1e-300
-        )
-        grid = np.linspace(self.low - 4 * width, self.high + 4 * width, points)
+        check_number("smooth", smooth, 0, 1, strict=True)
+        width = smooth * max(self.high - self.low, 1e-300)
+        ends = self.low - 4 * width, self.high + 4 * width
+        grid = np.linspace(*ends, check_whole("points", points, 2))
         bells = np.exp(-(((grid[:, None] - self.nodes) / width) ** 2) / 2)
         return grid, bells @ self.weights / (width * math.sqrt(2 * math.pi))
 
@@ -176,7 +169,7 @@ def spectrum(
     """The spectrum of a symmetric matrix: exact up to ``dense`` parameters, else by quadrature.
 
     The quadrature averages ``probes`` random vectors of signs with ``steps`` Lanczos steps each
-    (Ghorbani et al. 2019, algorithm 1). ``like`` (1, p) gives size, dtype and device.
+    (Ghorbani et al. 2019, algorithm 1).
     """
     dim = like.shape[1]
     if dim <= dense:
@@ -187,9 +180,8 @@ def spectrum(
     draw = torch.Generator().manual_seed(0)
     signs = torch.randint(0, 2, (check_whole("probes", probes), dim), generator=draw).to(like)
     values, weights, _ = lanczos(product, 2 * signs - 1, steps)
-    nodes = values.double().cpu().numpy().ravel()
-    share = weights.double().cpu().numpy().ravel() / probes
-    return Spectrum(nodes, share, low, high, dim, False)
+    nodes, shares = (part.double().cpu().numpy().ravel() for part in (values, weights))
+    return Spectrum(nodes, shares / probes, low, high, dim, False)
 
 
 def leading(product: Product, like: Tensor, dense: int = DENSE) -> complex:
@@ -217,7 +209,7 @@ def _arnoldi(product: Product, like: Tensor) -> NDArray[Any]:
 
     operator = LinearOperator((dim, dim), matvec=once, dtype=float)
     start = np.random.default_rng(0).standard_normal(dim)
-    # eigenvalues of J crowd at 1, so a large space and a tight tolerance
+    # eigenvalues of DT crowd at 1, so a large space and a tight tolerance
     options = {"v0": start, "ncv": min(dim - 1, 120), "tol": 1e-9, "return_eigenvectors": False}
     try:
         return np.asarray(eigs(operator, 1, which="LM", **options))
