@@ -7,6 +7,7 @@ and not from a rounded one.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
@@ -55,9 +56,7 @@ class NetworkLoss:
         if loss not in LOSSES:
             raise BadInput(f"loss {loss!r} is unknown; use one of {LOSSES}")
         self.loss, self.hidden = loss, check_whole("hidden", hidden)
-        self.decay = fraction("decay", decay)
-        if self.decay < 0:
-            raise BadInput(f"decay = {decay!r} is negative; use 0 or more")
+        self.decay = _weight_decay(decay)
         self._x, self._xden = common_denominator("x", x)
         targets, self._yden = common_denominator("y", y)
         self._y = targets[:, None] if targets.ndim == 1 else targets
@@ -76,6 +75,13 @@ class NetworkLoss:
             self._float = self._tables(lambda n, d: n / d, np.float64)
         except OverflowError:
             raise BadInput("x, y or decay has a number beyond the range of float64") from None
+
+    def with_decay(self, decay: Any) -> Self:
+        """The loss on the same data with another λ; BadInput if it is negative or no number."""
+        other = copy.copy(self)
+        other.decay, other._cache = _weight_decay(decay), None
+        other._float = (*self._float[:2], other.decay.numerator / other.decay.denominator)
+        return other
 
     def _one_hot(self) -> NDArray[np.object_]:
         labels = np.array([int(v) if self._yden == 1 else -1 for v in self._y[:, 0]])
@@ -348,3 +354,10 @@ class NetworkLoss:
         if point.ndim == 0 or point.shape[-1] != self.dim:
             raise BadInput(f"a point of shape {point.shape} does not fit; give (..., {self.dim})")
         return point
+
+
+def _weight_decay(value: Any) -> Fraction:
+    decay = fraction("decay", value)
+    if decay < 0:
+        raise BadInput(f"decay = {value!r} is negative; use 0 or more")
+    return decay

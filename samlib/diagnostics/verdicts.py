@@ -240,7 +240,7 @@ def running_verdict(
     limits : Thresholds
         The numbers above.
     """
-    if not all(np.isfinite(a[-1]) for a in (loss, grad_norm, shifted_grad_norm)):
+    if not all(math.isfinite(a[-1]) for a in (loss, grad_norm, shifted_grad_norm)):
         return "diverged"
     before = _window(step, *limits.before)
     if step[-1] < limits.first_step or before.start == before.stop:
@@ -271,13 +271,14 @@ def running_verdict(
 
 
 def _median(values: Floats) -> float:
-    values = np.sort(values)  # several times faster than np.median on a few values
+    values = values.copy()
+    values.sort()  # several times faster than np.median on a few values
     return float(values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
 
 
 def _window(step: Floats, begin: float, end: float = 1.0) -> slice:
     """The entries of the steps in (``begin``·t, ``end``·t], with t the last step."""
-    return slice(*(int(np.searchsorted(step, part * step[-1], "right")) for part in (begin, end)))
+    return slice(*(int(step.searchsorted(part * step[-1], "right")) for part in (begin, end)))
 
 
 def replay(curves: Mapping[str, Floats], baseline: float | None = None) -> list[str]:

@@ -33,15 +33,20 @@ def levenberg(system: System, z: Array, steps: int = 100) -> Array:
     z = z.copy()
     live = np.array(np.isfinite(z).all(-1))
     damping = np.full(len(z), 1e-3)
+    forces, spectra, bases = np.empty_like(z), np.empty_like(z), np.empty((*z.shape, z.shape[-1]))
+    moved = live.copy()  # a row that stayed where it was keeps its force and its eigenvectors
     for _ in range(steps):
+        new = np.flatnonzero(live & moved)
+        if new.size:
+            force, matrix = system.residual(z[new]), system.jacobian(z[new])
+            good = np.isfinite(force).all(-1) & np.isfinite(matrix).all((-2, -1))
+            live[new[~good]] = False
+            forces[new[good]] = force[good]
+            spectra[new[good]], bases[new[good]] = np.linalg.eigh(matrix[good])
         rows = np.flatnonzero(live)
         if rows.size == 0:
             break
-        force, matrix = system.residual(z[rows]), system.jacobian(z[rows])
-        good = np.isfinite(force).all(-1) & np.isfinite(matrix).all((-2, -1))
-        live[rows[~good]] = False
-        rows, force, matrix = rows[good], force[good], matrix[good]
-        values, vectors = np.linalg.eigh(matrix)
+        force, values, vectors = forces[rows], spectra[rows], bases[rows]
         top = np.max(values**2, axis=-1, keepdims=True, initial=0)
         bottom = values**2 + damping[rows, None] * top
         inverse = np.divide(values, bottom, out=np.zeros_like(values), where=bottom > 0)
@@ -51,7 +56,7 @@ def levenberg(system: System, z: Array, steps: int = 100) -> Array:
         size = np.linalg.norm(force, axis=-1)
         # False where the trial is not finite
         better = np.linalg.norm(system.residual(trial), axis=-1) < size
-        z[rows[better]] = trial[better]
+        z[rows[better]], moved[rows] = trial[better], better
         damping[rows] *= np.where(better, 0.1, 10.0)
         tiny = np.linalg.norm(step, axis=-1) <= 1e-16 * (1 + np.linalg.norm(trial, axis=-1))
         live[rows] = ~(tiny | (size == 0) | (damping[rows] > 1e8))

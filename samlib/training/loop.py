@@ -149,7 +149,10 @@ def descend(
             f.batch(None)
             direction = look(rho)
             now = torch.stack([*f.seen[0], *f.seen[-1]])
-        curves[:, t, alive] = now
+        if len(alive) == total:
+            curves[:, t] = now
+        else:
+            curves[:, t, alive] = now
         if t < steps:
             if noisy:
                 f.batch(next(shuffled))

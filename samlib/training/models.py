@@ -109,10 +109,11 @@ class Stacked:
             raise BadInput(f"{type(model).__name__} cannot be stacked; use an MLP")
         self.layers = list(model)
         self.shapes = [p.shape for p in model.parameters()]
+        self.sizes = [s.numel() for s in self.shapes]
 
     def parts(self, theta: Tensor) -> list[Tensor]:
         """Views of ``theta`` (E, p), one for each parameter, of shape (E, *shape)."""
-        pieces = torch.split(theta, [s.numel() for s in self.shapes], dim=1)
+        pieces = theta.split_with_sizes(self.sizes, 1)
         return [piece.reshape(-1, *s) for piece, s in zip(pieces, self.shapes, strict=True)]
 
     def forward(self, parts: list[Tensor], x: Tensor) -> Tensor:

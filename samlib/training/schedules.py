@@ -43,6 +43,7 @@ class Radius:
             start = round(s.warm_start * s.steps)
             rows.append((rho, start, *_LINES.get(s.schedule, (1.0, 0.0)), s.schedule == "adaptive"))
         self.columns = torch.tensor(rows, dtype=like.dtype, device=like.device)
+        self.lines = self.columns.T[..., None].unbind()
         self.factor = torch.ones_like(self.columns[:, :1])
         self.warm = any(s.warm_start for s in specs)
         self.sloped = any(s.schedule in _LINES for s in specs)
@@ -50,7 +51,7 @@ class Radius:
 
     def at(self, t: int) -> Tensor:
         """ρ before step ``t``."""
-        rho, start, first, rise, _ = self.columns.T[..., None].unbind()
+        rho, start, first, rise, _ = self.lines
         if self.sloped:
             rho = rho * (first + rise * (t - start) / (self.steps - start).clamp(min=1))
         if self.warm:
@@ -67,3 +68,4 @@ class Radius:
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only, a mask of shape (E,)."""
         self.columns, self.factor = self.columns[rows], self.factor[rows]
+        self.lines = self.columns.T[..., None].unbind()
