@@ -141,6 +141,21 @@ def test_json_holds_the_whole_loss(loss: str, theta: NDArray[np.float64]) -> Non
     np.testing.assert_array_equal(again.grad(theta), net.grad(theta))
 
 
+def test_another_weight_decay_is_another_loss_on_the_same_data(
+    loss: str, theta: NDArray[np.float64]
+) -> None:
+    pytest.importorskip("flint")
+    net = network(loss)
+    net.ball_grad(list(balls(theta)))  # its tables of balls must not be those of the other
+    other, afresh = net.with_decay(0.7), NetworkLoss.from_json(net.to_json() | {"decay": "7/10"})
+    assert other.to_json() == afresh.to_json() != net.to_json()
+    np.testing.assert_array_equal(other.grad(theta), afresh.grad(theta))
+    assert str(other.ball_grad(list(balls(theta)))) == str(afresh.ball_grad(list(balls(theta))))
+    assert network(loss).to_json() == net.to_json()
+    with pytest.raises(BadInput, match="negative"):
+        net.with_decay(-1)
+
+
 def test_accuracy_counts_correct_rows() -> None:
     net = NetworkLoss([[1.0], [-1.0], [2.0]], [1, 0, 0], 1, loss="logistic")
     theta = np.array([1.0, 0.0, 1.0, 0.0])  # z = tanh(x): right, right, wrong
