@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +24,7 @@ from samlib.training.spec import defaults
 
 SIDES = ("for", "against", "undecided")
 NAME = r"[A-Za-z0-9][\w.-]{0,99}"  # of a record: a folder's
-STALLED = tuple(f"stalled: {kind}" for kind in ("chaotic", "saddle"))
+VERDICTS = (*verdicts.VERDICTS, "stalled: chaotic", "stalled: saddle")
 FIELDS = defaults()
 NUMBERS = {k for k, v in FIELDS.items() if type(v) in (int, float)} | {"n", "batch"}
 Limits = Mapping[str, float]
@@ -55,6 +55,43 @@ class Context:
 
 
 @dataclass(frozen=True)
+class Range:
+    """What a named number must be: from ``low`` to ``high``. NaN is in no range."""
+
+    name: str
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        low, name, high = f"{self.low:.10g}", f"`{self.name}`", f"{self.high:.10g}"
+        if self.low == self.high:
+            return f"{name} = {low}"
+        if math.isinf(self.low):
+            return f"{name} ≤ {high}"
+        return f"{name} ≥ {low}" if math.isinf(self.high) else f"{low} ≤ {name} ≤ {high}"
+
+
+def ranges(low: Limits, high: Limits, where: str = "") -> list[Range]:
+    """The ranges that these limits make; BadInput if they are none, or leave nothing."""
+    for name, limits in (("min", low), ("max", high)):
+        if not isinstance(limits, dict):
+            raise BadInput(f"{name}: {limits!r} is no mapping from metrics to numbers")
+        for metric, value in limits.items():
+            if type(value) not in (int, float) or not math.isfinite(value):
+                place = f"{where}: {name}" if where else f"{name}: {metric}"
+                why = "is no finite number (YAML reads 1e-6 as text; write 1.0e-6)"
+                raise BadInput(f"{place}: {value!r} {why}")
+    found = [Range(k, low.get(k, -math.inf), high.get(k, math.inf)) for k in {**low, **high}]
+    for one in found:
+        if one.low > one.high:
+            raise BadInput(f"no {one.name} is ≥ {one.low:g} and ≤ {one.high:g}")
+    return found
+
+
+@dataclass(frozen=True)
 class Condition:
     """What a run must show: a verdict, and metrics from ``min`` to ``max``. Never empty."""
 
@@ -66,12 +103,13 @@ class Condition:
         if self.verdict is None and not self.min and not self.max:
             raise BadInput("empty condition; name a verdict, min or max")
         if self.verdict is not None:
-            check_choice("verdict", self.verdict, verdicts.VERDICTS + STALLED)
-        _limits("min", self.min)
-        _limits("max", self.max)
-        for name in set(self.min) & set(self.max):
-            if self.min[name] > self.max[name]:
-                raise BadInput(f"no {name} is ≥ {self.min[name]:g} and ≤ {self.max[name]:g}")
+            check_choice("verdict", self.verdict, VERDICTS)
+        _ = self.ranges
+
+    @cached_property
+    def ranges(self) -> list[Range]:
+        """The metrics that it compares."""
+        return ranges(self.min, self.max)
 
     def shown_by(self, run: records.Record) -> bool:
         """Whether the run shows it; BadInput if it lacks a metric that is compared.
@@ -79,35 +117,19 @@ class Condition:
         A metric that is recorded as null, for example the rate of a run that has no limit, is
         neither above nor below anything.
         """
-        good = self.verdict is None or _has_verdict(run, self.verdict)
-        low = [_metric(run, k) >= v for k, v in self.min.items()]
-        high = [_metric(run, k) <= v for k, v in self.max.items()]
-        return good and all(low) and all(high)
-
-    def names(self) -> set[str]:
-        """The metrics that it compares."""
-        return {*self.min, *self.max}
+        inside = [_metric(run, one.name) in one for one in self.ranges]
+        return (self.verdict is None or _has_verdict(run, self.verdict)) and all(inside)
 
     def __str__(self) -> str:
-        parts = [] if self.verdict is None else [f"verdict {self.verdict}"]
-        for name in dict.fromkeys([*self.min, *self.max]):
-            low, high = self.min.get(name), self.max.get(name)
-            if low == high:
-                parts.append(f"`{name}` = {low:.10g}")
-            elif low is not None and high is not None:
-                parts.append(f"{low:.10g} ≤ `{name}` ≤ {high:.10g}")
-            else:
-                parts.append(
-                    f"`{name}` ≥ {low:.10g}" if high is None else f"`{name}` ≤ {high:.10g}"
-                )
-        return ", ".join(parts)
+        verdict = [] if self.verdict is None else [f"verdict {self.verdict}"]
+        return ", ".join([*verdict, *map(str, self.ranges)])
 
 
 @dataclass(frozen=True)
 class Exactly(Condition):
     """A condition that ``count`` of the runs show, no more and no fewer."""
 
-    count: int = 0
+    count: int = field(kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -146,7 +168,6 @@ class Test:
     side: str = "for"
 
     def __post_init__(self) -> None:
-        check_choice("side", self.side, SIDES)
         if not isinstance(self.reads, list):
             raise BadInput(f"reads: {self.reads!r} is no list of records")
 
@@ -168,8 +189,9 @@ class Test:
         _need(passed, f"{self.test} did not pass")
 
     def __str__(self) -> str:
-        of = f" on the record{'s' * (len(self.reads) > 1)} " if self.reads else ""
-        return f"test `{self.test.split('::')[-1]}`{of}" + _listed(self.reads)
+        plural = "s" if len(self.reads) > 1 else ""
+        of = f" on the record{plural} " if self.reads else ""
+        return f"test `{self.test.split('::')[-1]}`{of}" + ", ".join(f"`{r}`" for r in self.reads)
 
 
 @dataclass(frozen=True)
@@ -190,7 +212,6 @@ class Record:
     side: str = "for"
 
     def __post_init__(self) -> None:
-        check_choice("side", self.side, SIDES)
         check_whole("of", self.of)
         _record_name(self.record)
         if not isinstance(self.where, dict):
@@ -199,69 +220,66 @@ class Record:
             entry = getattr(self, name)
             if entry is not None and not isinstance(entry, Condition):
                 object.__setattr__(self, name, build(kind, entry, name))
-        conditions = [c for c in (self.every, self.none, self.exactly) if c is not None]
-        if not conditions:
+        if not self._compared:
             raise BadInput("nothing is compared; say every, none or exactly")
-        for name, wanted in self.where.items():
-            _check_filter(name, wanted)
-        for condition in conditions:
-            self._not_vacuous(condition)
+        _ = self._filters
+        chosen = self.where.get("verdict")
+        for _, condition, _ in self._compared:  # what the filter has decided shows nothing
+            said = condition.verdict
+            if chosen and said and not (said != chosen and said.startswith(f"{chosen}:")):
+                raise BadInput(f"verdict {said!r} is compared among runs filtered by {chosen!r}")
         if self.exactly is not None and self.exactly.count >= self.of:
             raise BadInput(f"exactly: count {self.exactly.count} is not below of: {self.of}")
 
-    def _not_vacuous(self, condition: Condition) -> None:
-        """Refuse a verdict that the filter has decided already."""
-        chosen, said = self.where.get("verdict"), condition.verdict
-        if chosen and said and not (said != chosen and said.startswith(f"{chosen}:")):
-            raise BadInput(f"verdict {said!r} is compared among runs filtered by {chosen!r}")
+    @cached_property
+    def _compared(self) -> list[tuple[str, Condition, int]]:
+        """What is compared: how it is said, the condition, and how many runs must show it."""
+        count = self.exactly.count if self.exactly else 0
+        said = [("every", self.every, self.of), ("none", self.none, 0)]
+        said.append(("exactly", self.exactly, count))
+        return [(how, condition, n) for how, condition, n in said if condition is not None]
+
+    @cached_property
+    def _filters(self) -> list[tuple[Callable[[records.Record], bool], str]]:
+        return [_filter(name, wanted) for name, wanted in self.where.items()]
 
     def runs(self, context: Context) -> list[records.Record]:
         """The runs that ``where`` leaves; BadInput if it names what no run has."""
-        return [r for r in context.runs(self.record) if self._chosen(r)]
-
-    def _chosen(self, run: records.Record) -> bool:
-        return all(_passes(run, name, wanted) for name, wanted in self.where.items())
+        runs = context.runs(self.record)
+        return [run for run in runs if all(passes(run) for passes, _ in self._filters)]
 
     def check(self, context: Context) -> None:
         """Raise BadInput unless there are exactly ``of`` runs and they show what is said."""
         name = f"record {self.record!r}"
         known = {k for run in context.runs(self.record) for k in run["metrics"]}
-        for condition in (self.every, self.none, self.exactly):
-            for metric in sorted(condition.names() if condition else ()):
+        for _, condition, _ in self._compared:
+            for metric in sorted(one.name for one in condition.ranges):
                 _need(metric in known, f"{name}: no run has a metric {metric!r}")
         try:
-            runs = self.runs(context)
-            seen = Counter(run["verdict"] for run in runs)
-            counts = ", ".join(f"{n} {verdict}" for verdict, n in sorted(seen.items()))
-            found = f"{name}{self._filter()}: of: {self.of}, but there are {len(runs)}"
-            _need(len(runs) == self.of, f"{found} ({counts})" if runs else found)
-            for said, condition, wanted in self._counts():
-                shown = [condition.shown_by(run) for run in runs]
-                text = f"{name}{self._filter()}: {said}: {condition}, but {sum(shown)} of"
-                text += f" {len(runs)} runs show it ({counts})"
-                if said != "exactly":
-                    pairs = zip(runs, shown, strict=True)
-                    odd = [r["id"] for r, s in pairs if s != (said == "every")]
-                    text += f"; otherwise: {', '.join(odd[:3])}"
-                _need(sum(shown) == wanted, text)
-            if self.none:
-                for metric in self.none.names():
-                    blank = [r["id"] for r in runs if r["metrics"][metric] is None]
-                    _need(not blank, f"{name}: none: {metric} of {blank[:3]} is null")
+            self._count(self.runs(context), f"{name}{self._where()}")
         except _NoMetric as lost:
             raise BadInput(f"{name}: {lost}") from None
 
-    def _counts(self) -> list[tuple[str, Condition, int]]:
-        """What is compared: how it is said, the condition, and how many runs must show it."""
-        all_of_them = [
-            ("every", self.every, self.of),
-            ("none", self.none, 0),
-            ("exactly", self.exactly, self.exactly.count if self.exactly else 0),
-        ]
-        return [(said, c, n) for said, c, n in all_of_them if c is not None]
+    def _count(self, runs: list[records.Record], name: str) -> None:
+        seen = Counter(run["verdict"] for run in runs)
+        counts = ", ".join(f"{n} {verdict}" for verdict, n in sorted(seen.items()))
+        found = f"{name}: of: {self.of}, but there are {len(runs)}"
+        _need(len(runs) == self.of, f"{found} ({counts})" if runs else found)
+        for how, condition, due in self._compared:
+            shown = [condition.shown_by(run) for run in runs]
+            text = f"{name}: {how}: {condition}, but {sum(shown)} of {len(runs)} runs show it"
+            text += f" ({counts})"
+            if how != "exactly":
+                pairs = zip(runs, shown, strict=True)
+                odd = [run["id"] for run, shows in pairs if shows != (how == "every")]
+                text += f"; otherwise: {', '.join(odd[:3])}"
+            _need(sum(shown) == due, text)
+        for one in self.none.ranges if self.none else []:
+            blank = [run["id"] for run in runs if run["metrics"][one.name] is None]
+            _need(not blank, f"record {self.record!r}: none: {one.name} of {blank[:3]} is null")
 
-    def _filter(self) -> str:
-        return "".join(f", {_shown_filter(k, v)}" for k, v in self.where.items())
+    def _where(self) -> str:
+        return "".join(f", {words}" for _, words in self._filters)
 
     def __str__(self) -> str:
         one, runs = self.of == 1, f"of the {self.of} runs"
@@ -270,8 +288,8 @@ class Record:
             "none": "the one run has not" if one else f"none {runs} has",
             "exactly": f"exactly {self.exactly.count if self.exactly else 0} {runs} show",
         }
-        said = "; ".join(f"{words[kind]} {condition}" for kind, condition, _ in self._counts())
-        return f"record `{self.record}`{self._filter()}: {said}"
+        said = "; ".join(f"{words[how]} {condition}" for how, condition, _ in self._compared)
+        return f"record `{self.record}`{self._where()}: {said}"
 
 
 @dataclass(frozen=True)
@@ -289,11 +307,9 @@ class Stored:
     side: str = "for"
 
     def __post_init__(self) -> None:
-        check_choice("side", self.side, SIDES)
         if not isinstance(self.proved, list) or not self.proved:
             raise BadInput(f"proved: {self.proved!r} is no list of what it proves")
-        _limits("min", self.min)
-        _limits("max", self.max)
+        ranges(self.min, self.max)
 
     def check(self, context: Context) -> None:
         """Raise BadInput unless the whole proof succeeds again and shows what is said."""
@@ -304,18 +320,17 @@ class Stored:
         found = proved_again(path, context.project / "build" / "rechecked")
         missing = sorted(set(self.proved) - found.proved)
         _need(not missing, f"{name} does not prove {missing}")
-        for metric in dict.fromkeys([*self.min, *self.max]):
-            value = getattr(found, metric, None)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            _need(number, f"{name} has no number {metric!r}")
-            low, high = self.min.get(metric, -math.inf), self.max.get(metric, math.inf)
-            outside = f"{name}: {metric} is {value}, not from {low:.10g} to {high:.10g}"
-            _need(low <= float(value or 0) <= high, outside)
+        for one in ranges(self.min, self.max):
+            value = getattr(found, one.name, None)
+            if not isinstance(value, (int, float)) or isinstance(value, bool):
+                raise BadInput(f"{name} has no number {one.name!r}")
+            outside = f"{one.name} is {value}, not from {one.low:.10g} to {one.high:.10g}"
+            _need(float(value) in one, f"{name}: {outside}")
 
     def __str__(self) -> str:
-        limits = f", {Condition(None, self.min, self.max)}" if self.min or self.max else ""
         name = Path(self.certificate).name
-        return f"certificate `{name}`, proved again: {', '.join(self.proved)}{limits}"
+        words = [*self.proved, *map(str, ranges(self.min, self.max))]
+        return f"certificate `{name}`, proved again: {', '.join(words)}"
 
 
 Evidence = Chapter | Test | Record | Stored
@@ -328,8 +343,7 @@ def parse(entry: Any) -> Evidence:
         raise BadInput(f"evidence {entry!r} is no mapping")
     kinds = [k for k in KINDS if k in entry]
     if len(kinds) != 1:
-        allowed = ", ".join(KINDS)
-        raise BadInput(f"evidence {entry!r} must name exactly one of {allowed}")
+        raise BadInput(f"evidence {entry!r} must name exactly one of {', '.join(KINDS)}")
     evidence: Evidence = build(KINDS[kinds[0]], entry, kinds[0])
     return evidence
 
@@ -344,12 +358,13 @@ def build(kind: type, entry: Any, name: str) -> Any:
         if key not in fields:
             raise BadInput(f"{label}: unknown key {key!r}; allowed are {', '.join(fields)}")
     for f in fields.values():
-        bare = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if (bare or f.name == "count") and f.name not in entry:
+        needed = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if needed and f.name not in entry:
             raise BadInput(f"{label}: key {f.name!r} is missing")
     if name in KINDS and not isinstance(entry[name], str):
         raise BadInput(f"{label} is no text")
     try:
+        check_choice("side", entry.get("side", "for"), SIDES)
         return kind(**entry)
     except BadInput as error:
         raise BadInput(f"{label}: {error}") from None
@@ -388,16 +403,6 @@ def _anchors(path: Path, changed: int) -> set[str]:
     return {mark or label for mark, label in found}
 
 
-def _limits(name: str, limits: Any) -> None:
-    """Refuse limits that are not a mapping from names to finite numbers."""
-    if not isinstance(limits, dict):
-        raise BadInput(f"{name}: {limits!r} is no mapping from metrics to numbers")
-    for metric, value in limits.items():
-        if type(value) not in (int, float) or not math.isfinite(value):
-            why = "is no finite number (YAML reads 1e-6 as text; write 1.0e-6)"
-            raise BadInput(f"{name}: {metric}: {value!r} {why}")
-
-
 def _metric(run: records.Record, name: str) -> float:
     """A metric of a run, NaN where it is recorded as null."""
     if name not in run["metrics"]:
@@ -414,52 +419,30 @@ def _has_verdict(run: records.Record, name: str) -> bool:
     return run["verdict"] == verdict and (not stall or run["metrics"].get("stall") == stall)
 
 
-def _check_filter(name: str, wanted: Any) -> None:
-    """Refuse a filter that can have no meaning, whatever the runs are."""
+def _filter(name: str, wanted: Any) -> tuple[Callable[[records.Record], bool], str]:
+    """Whether a run passes one filter, and the filter in words; BadInput if it means nothing."""
     if name == "verdict":
-        check_choice("where: verdict", wanted, verdicts.VERDICTS + STALLED)
-    elif isinstance(wanted, dict):
+        check_choice("where: verdict", wanted, VERDICTS)
+        return partial(_has_verdict, name=wanted), f"verdict {wanted}"
+    if isinstance(wanted, dict):
         if not wanted or set(wanted) - {"min", "max"}:
             raise BadInput(f"where: {name}: {wanted!r} is no range; give min, max or both")
-        for end, limit in wanted.items():
-            _limits(f"where: {name}", {end: limit})
-    elif name not in FIELDS:
-        fields = ", ".join(FIELDS)
-        raise BadInput(f"where: no run has a field {name!r}; a spec has {fields}")
-    elif wanted == []:
+        low, high = ({name: wanted[end]} if end in wanted else {} for end in ("min", "max"))
+        (one,) = ranges(low, high, f"where: {name}")
+        return lambda run: _field_or_metric(run, name) in one, str(one)
+    if name not in FIELDS:
+        known = ", ".join(FIELDS)
+        raise BadInput(f"where: no run has a field {name!r}; a spec has {known}")
+    if wanted == []:
         raise BadInput(f"where: {name}: the list is empty")
+    several = wanted if isinstance(wanted, list) and name != "classes" else [wanted]
+    words = [f"{value:.10g}" if isinstance(value, float) else str(value) for value in several]
+    return lambda run: (FIELDS | run["spec"])[name] in several, f"`{name}` {' or '.join(words)}"
 
 
-def _passes(run: records.Record, name: str, wanted: Any) -> bool:
-    """Whether a run passes one filter."""
-    if name == "verdict":
-        return _has_verdict(run, wanted)
-    spec = FIELDS | run["spec"]
-    if isinstance(wanted, dict):
-        if name in NUMBERS:
-            value = math.nan if spec[name] is None else float(spec[name])
-        else:
-            value = _metric(run, name)
-        return bool(wanted.get("min", -math.inf) <= value <= wanted.get("max", math.inf))
-    if isinstance(wanted, list) and name != "classes":
-        return spec[name] in wanted
-    return bool(spec[name] == wanted)
-
-
-def _shown_filter(name: str, wanted: Any) -> str:
-    if isinstance(wanted, dict):
-        return str(Condition(None, *({name: wanted[k]} if k in wanted else {} for k in _ENDS)))
-    if isinstance(wanted, list) and name != "classes":
-        return f"`{name}` {' or '.join(map(_plain, wanted))}"
-    return f"verdict {wanted}" if name == "verdict" else f"`{name}` {_plain(wanted)}"
-
-
-_ENDS = ("min", "max")
-
-
-def _plain(value: Any) -> str:
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
+def _field_or_metric(run: records.Record, name: str) -> float:
+    """A number of a run's spec, NaN where it is None, or else a metric."""
+    if name not in NUMBERS:
+        return _metric(run, name)
+    value = (FIELDS | run["spec"])[name]
+    return math.nan if value is None else float(value)

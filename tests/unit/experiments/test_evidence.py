@@ -240,7 +240,8 @@ def test_the_runs_that_show_a_condition(condition: Condition, shown: str) -> Non
 
 
 def test_the_metrics_that_a_condition_compares() -> None:
-    assert Condition("running", {"a": 1, "b": 2}, {"b": 3, "c": 4}).names() == {"a", "b", "c"}
+    compared = Condition("running", {"a": 1, "b": 2}, {"b": 3, "c": 4}).ranges
+    assert [one.name for one in compared] == ["a", "b", "c"]
 
 
 def test_a_filter_by_a_verdict_may_be_made_finer_but_not_repeated() -> None:
