@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.parsers import expat
+from xml.etree import ElementTree
 
 import yaml
 
@@ -196,90 +196,34 @@ def summary(ledger: Iterable[Claim], junit: records.StrPath | None = None) -> st
     return f"{len(ledger)} claims, {len(items)} pieces of evidence; {how}"
 
 
-def _passed(junit: records.StrPath) -> set[str]:
-    """Ids of the tests that passed in a pytest report: all parameter sets of each.
+class _Report(ElementTree.TreeBuilder):
+    """A report of a test run; no document type, which could define entities without end."""
 
-    BadInput if the file is no such report. A document type is refused, since it could define
-    entities that expand without end.
-    """
+    def doctype(self, *_: Any) -> None:
+        raise ElementTree.ParseError("it has a document type")
+
+
+def _passed(junit: records.StrPath) -> set[str]:
+    """Ids of the tests that passed in a pytest report: all parameter sets of each."""
     path = Path(junit)
-    passed: dict[str, bool] = {}
     fault = f"{str(junit)!r} is no report of a test run"
     remedy = "make one with python -m pytest tests --junitxml build/junit.xml"
-    tags: list[str] = []
-    test = ""
-
-    def refuse(*_: Any) -> None:
-        raise BadInput(f"{fault}: it has a document type; {remedy}")
-
-    def start(tag: str, given: dict[str, str]) -> None:
-        nonlocal test
-        if not tags and tag not in ("testsuites", "testsuite"):
-            raise BadInput(f"{fault}: it begins with <{tag[:40]}>; {remedy}")
-        tags.append(tag)
-        if tag == "testcase":
-            file = given.get("classname", "").replace(".", "/")
-            test = f"{file}.py::{given.get('name', '').partition('[')[0]}"
-            passed.setdefault(test, True)
-        elif tag in ("failure", "error", "skipped") and "testcase" in tags:
-            passed[test] = False
-
-    parser = expat.ParserCreate()
-    parser.StartDoctypeDeclHandler = refuse
-    parser.StartElementHandler = start
-    parser.EndElementHandler = lambda _: tags.pop()
+    if not path.is_file():
+        raise BadInput(f"{str(junit)!r} is no file; {remedy}")
     try:
-        if not path.is_file():
-            raise BadInput(f"{str(junit)!r} is no file; {remedy}")
-        parser.Parse(path.read_bytes(), True)
-    except (OSError, ValueError, expat.ExpatError) as error:
-        if isinstance(error, BadInput):
-            raise
+        parser = ElementTree.XMLParser(target=_Report())
+        report = ElementTree.fromstring(path.read_bytes(), parser)
+    except (OSError, ValueError, ElementTree.ParseError) as error:
         raise BadInput(f"{fault}: {error}; {remedy}") from None
+    if report.tag not in ("testsuites", "testsuite"):
+        raise BadInput(f"{fault}: it begins with <{report.tag[:40]}>; {remedy}")
+    passed: dict[str, bool] = {}
+    for case in report.iter("testcase"):
+        file = case.get("classname", "").replace(".", "/")
+        test = f"{file}.py::{case.get('name', '').partition('[')[0]}"
+        bad = any(case.find(f".//{tag}") is not None for tag in ("failure", "error", "skipped"))
+        passed[test] = passed.get(test, True) and not bad
     return {test for test, good in passed.items() if good}
-
-
-def markdown(ledger: Iterable[Claim]) -> str:
-    """The ledger as MyST Markdown: a table of what others said, then a section a status."""
-    ledger = list(ledger)
-    parts = [f"{summary(ledger)}. (`make test` runs them.)", ""]
-    others = [c for source in SOURCES[:-1] for c in ledger if c.source == source]
-    if others:
-        parts += ["## What the paper, its reviewers and its open questions say", ""]
-        parts += ["| who | claim | status |", "|---|---|---|"]
-        parts += [f"| {c.source} | [{c.id}](#{c.anchor}) | {c.status} |" for c in others] + [""]
-    for status in STATUSES:
-        rows = [c for c in ledger if c.status == status]
-        if rows:
-            title = status[0].upper() + status[1:]
-            parts += [f"## {title} ({len(rows)})", "", *map(_entry, rows)]
-    return "\n".join(parts)
-
-
-def _entry(claim: Claim) -> str:
-    """One claim as an entry of a definition list: what is said, then what shows it."""
-    head = f"**[{claim.id}](#{claim.anchor})** · {claim.source} · {claim.kind}"
-    text = f"({claim.anchor})=\n\n{head}\n: {escape(claim.statement)}\n"
-    if claim.correction:
-        text += f"\n  *Correction:* {escape(claim.correction)}\n"
-    if claim.evidence:
-        text += f"\n  *Evidence:* {'; '.join(dict.fromkeys(map(cite, claim.evidence)))}\n"
-    return text
-
-
-def escape(text: str) -> str:
-    """Plain text as Markdown that shows exactly these characters; mathematics in $…$ stays.
-
-    No tag can begin in mathematics either, since < and > become the commands of TeX.
-    """
-    parts = re.split(r"(\$[^$]+\$)", " ".join(text.split()))
-    tex = {"<": r"\lt ", ">": r"\gt "}
-    return "".join(
-        re.sub("[<>]", lambda m: tex[m[0]], part)
-        if i % 2
-        else re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", part)
-        for i, part in enumerate(parts)
-    )
 
 
 def cite(item: Evidence) -> str:
