@@ -102,7 +102,7 @@ build/nbval.passed: $(CHAPTERS) tests/nbval_sanitize.cfg build/execution.key
 unit: $(READY)
 	@mkdir -p build
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/site/test_site.py tests --junitxml build/junit.xml
-	@if [ -f samlib/experiments/ledger.py ] && [ -f book/claims.yml ]; then $(PY) -m samlib claims --check build/junit.xml; fi
+	@if [ -f book/ledger/claims.py ] && [ -f book/claims.yml ]; then $(PY) -m samlib claims --check build/junit.xml; fi
 
 clean:
 	rm -rf _build build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

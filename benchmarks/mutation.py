@@ -37,25 +37,25 @@ LEDGER = [
     "--deselect=tests/evidence/test_ledger_holds.py::test_the_ledger_holds",
 ]
 MODULES = {
-    "experiments/ledger": LEDGER,
-    "diagnostics/verdicts": [
+    "book/ledger/claims": LEDGER,
+    "samlib/diagnostics/verdicts": [
         "tests/unit/diagnostics/test_verdicts.py",
         "tests/unit/diagnostics/test_verdicts_running.py",
     ],
-    "certify/enclosures": ["tests/unit/certify/test_enclosures.py"],
-    "experiments/evidence": LEDGER,
-    "optim/monitor": ["tests/unit/optim/test_monitor_units.py"],
-    "optim/sam": ["tests/unit/optim/test_optim_units.py"],
-    "certify/proof": ["tests/unit/certify/test_proof.py"],
-    "experiments/records": [
+    "samlib/certify/enclosures": ["tests/unit/certify/test_enclosures.py"],
+    "book/ledger/evidence": LEDGER,
+    "samlib/optim/monitor": ["tests/unit/optim/test_monitor_units.py"],
+    "samlib/optim/sam": ["tests/unit/optim/test_optim_units.py"],
+    "samlib/certify/proof": ["tests/unit/certify/test_proof.py"],
+    "samlib/experiments/records": [
         "tests/unit/experiments/test_records.py",
         "tests/unit/experiments/test_records_edges.py",
     ],
-    "points/stability": ["tests/unit/points/test_stability.py"],
+    "samlib/points/stability": ["tests/unit/points/test_stability.py"],
 }
 # mutmut passes over functions with a decorator. Of these modules, where that would leave out the
 # step itself, each is decorated by an assignment after it.
-UNWRAPPED = ("optim/monitor", "optim/sam")
+UNWRAPPED = ("samlib/optim/monitor", "samlib/optim/sam")
 KILLED = {1, 3, 36, -24, 24, 152, 255, -11, -9}  # a failing test, or no end
 STRING = re.compile(r"""[fr]*("[^"]*"|'[^']*')""")
 SHOW = """
@@ -66,8 +66,9 @@ print("\\f".join(map(get_diff_for_mutant, sys.argv[1:])))
 CONFIG = """[mutmut]
 source_paths=
     samlib
+    ledger
 only_mutate=
-    samlib/{module}.py
+    {path}
 pytest_add_cli_args_test_selection=
     {tests}
 pytest_add_cli_args=
@@ -102,17 +103,19 @@ def run(module: str, tests: list[str]) -> dict[str, Any]:
     """Mutate one module in a copy of the project and say what became of the mutants."""
     copy = ROOT / "build" / "mutation" / module.replace("/", "-")
     shutil.rmtree(copy, ignore_errors=True)
-    for name in ("samlib", "tests"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("samlib", "tests", "book/ledger"):
+        to = copy / name.removeprefix("book/")  # mutmut wants a module to lie where its name says
+        shutil.copytree(ROOT / name, to, ignore=shutil.ignore_patterns("__pycache__"))
+    path = f"{module.removeprefix('book/')}.py"
     if module in UNWRAPPED:
-        path = copy / f"samlib/{module}.py"
-        path.write_text(unwrap(path.read_text()))
+        (copy / path).write_text(unwrap((copy / path).read_text()))
     (copy / "mutants").mkdir()
     for place in (copy, copy / "mutants"):
         for name in ("book", "benchmarks", "README.md", "CHANGELOG.md", "_toc.yml"):
             (place / name).symlink_to(ROOT / name)
+        (place / "pytest.ini").write_text("[pytest]\npythonpath = . tests book\n")
     there = [t for t in tests if t.startswith("-") or (ROOT / t).exists()]
-    text = CONFIG.format(module=module, tests="\n    ".join(there))
+    text = CONFIG.format(path=path, tests="\n    ".join(there))
     (copy / "setup.cfg").write_text(text)
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     env = {**os.environ, **threads}
@@ -123,7 +126,7 @@ def run(module: str, tests: list[str]) -> dict[str, Any]:
         subprocess.run(
             [*mutmut, "run", "--max-children", "2"], cwd=copy, env=env, stdout=out, stderr=out
         )
-    codes = json.loads((copy / f"mutants/samlib/{module}.py.meta").read_text())["exit_code_by_key"]
+    codes = json.loads((copy / f"mutants/{path}.meta").read_text())["exit_code_by_key"]
     left = [name for name, code in codes.items() if code not in KILLED]
     shown = subprocess.run(
         [sys.executable, "-c", SHOW, *left], cwd=copy, env=env, capture_output=True, text=True

@@ -207,9 +207,10 @@ def _reproduce(args: argparse.Namespace) -> int:
         row += f"{record['verdict']:>12} {was:>8.4g} {run.verdict} {run.loss:.4g}: "
         same = "same verdict, chaotic" if run.chaotic else "same"
         print(row + (same if run.same else "NOT THE SAME"), flush=True)
-    for claim in [] if compared else reproduction.find(args.claim):
+    claims = reproduction.ledger()
+    for claim in [] if compared else claims.find(args.claim):
         print(f"{claim.id} rests on no recorded run. Its evidence is checked again by")
-        print("\n".join(f"  {line}" for line in reproduction.otherwise(claim)) or "  nothing yet")
+        print("\n".join(f"  {line}" for line in claims.otherwise(claim)) or "  nothing yet")
     return int(not all(compared))
 
 
@@ -227,10 +228,10 @@ def _data(args: argparse.Namespace) -> int:
 
 
 def _claims(args: argparse.Namespace) -> int:
-    from samlib.experiments import ledger as claims
     from samlib.experiments import reproduction
 
-    ledger = reproduction.find(args.claim)
+    claims = reproduction.ledger()
+    ledger = claims.find(args.claim)
     problems = claims.check(ledger, junit=args.check)
     for claim in ledger:
         print(claims.text(claim))

@@ -28,13 +28,7 @@ MODULES = [
     *["points.stability", "optim.sam", "optim.monitor", "certify.certificate"],
     *["certify.exact_network", "training.data", "training.models", "training.spec"],
     *["training.loop", "experiments.measures", "experiments.lanczos", "experiments.sweeps"],
-    *[
-        "experiments.executors",
-        "experiments.records",
-        "experiments.ledger",
-        "experiments.reproduction",
-        "lab",
-    ],
+    *["experiments.executors", "experiments.records", "experiments.reproduction", "lab"],
 ]
 
 

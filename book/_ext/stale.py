@@ -22,7 +22,7 @@ EXECUTION = [
 ]  # of the book all but pages and the site's parts
 PAGES = [
     *["_config.yml", "_toc.yml", "CHANGELOG.md", "book/references.bib"],
-    *["book/_ext", "book/_static", "book/_templates"],
+    *["book/_ext", "book/_static", "book/_templates", "book/ledger"],
 ]
 
 

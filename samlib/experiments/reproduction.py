@@ -1,19 +1,21 @@
-"""Runs that the claims rest on, picked at random, trained again and compared with their records."""
+"""Recorded runs that a claim of the book rests on, trained again and compared with their records.
+
+The claims are no part of this package: they and their evidence lie in ``book/ledger``.
+"""
 
 from __future__ import annotations
 
+import importlib
 import random
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from samlib.errors import BadInput, check_whole
-from samlib.experiments import ledger as claims
 from samlib.experiments import records
-from samlib.experiments.evidence import Context, Record, Stored, Test
-from samlib.experiments.ledger import Claim
 from samlib.training.loop import train
 from samlib.training.spec import RunSpec
 
@@ -59,26 +61,25 @@ def agree(a: float, b: float, digits: int = DIGITS) -> bool:
     return abs(a - b) <= unit
 
 
-def resting_on(ledger: Iterable[Claim]) -> list[tuple[str, records.Record]]:
-    """The recorded runs that these claims cite, each with its experiment's name and only once.
+def ledger() -> Any:
+    """The module ``ledger.claims`` of the book that this package lies beside.
 
-    They are the runs of which a claim speaks, and all runs of the records that its tests read.
+    Raises
+    ------
+    BadInput
+        If it lies beside none, as an installed package does.
     """
-    context = Context.of(claims.PROJECT)
-    runs: dict[tuple[str, str], records.Record] = {}
-    for item in (e for claim in ledger for e in claim.evidence):
-        if isinstance(item, Record):
-            cited = {item.record: item.runs(context)}
-        else:
-            names = item.reads if isinstance(item, Test) else []
-            cited = {name: context.runs(name) for name in names}
-        runs |= {(name, run["id"]): run for name, some in cited.items() for run in some}
-    return [(name, record) for (name, _), record in runs.items()]
+    book = records.BOOK.parent
+    if not (book / "ledger").is_dir():
+        raise BadInput(f"{book} does not exist; use a clone, installed with pip install -e .")
+    if str(book) not in sys.path:
+        sys.path.append(str(book))
+    return importlib.import_module("ledger.claims")
 
 
 def recorded() -> list[tuple[str, records.Record]]:
     """All runs of all records, each with its experiment's name."""
-    folders = sorted((claims.PROJECT / "book" / "records").glob(f"*/{records.RUNS}"))
+    folders = sorted(records.BOOK.glob(f"*/{records.RUNS}"))
     return [(path.parent.name, run) for path in folders for run in records.read(path.parent)]
 
 
@@ -92,7 +93,7 @@ def reproduce(
     names those that there are. A claim that rests on no recorded run yields nothing.
     """
     check_whole("runs", runs)
-    rests = recorded() if claim is None else resting_on(find(claim))
+    rests = recorded() if claim is None else ledger().resting_on(claim)
     for name, record in random.Random(seed).sample(rests, min(runs, len(rests))):
         run = train(RunSpec.from_json(record["spec"]), **kw)
         yield Repeat(name, record, run.verdict, run.metrics["loss"], rises(name, record["id"]))
@@ -100,29 +101,5 @@ def reproduce(
 
 def rises(experiment: str, run_id: str) -> bool:
     """Whether the recorded loss of a run rises somewhere, between two points that were kept."""
-    folder = claims.PROJECT / "book" / "records" / experiment
-    return bool((np.diff(records.read_curves(folder, run_id)["loss"]) > 0).any())
-
-
-def find(claim: str | None) -> list[Claim]:
-    """The claim of this id, or all of them; BadInput lists the ids that exist."""
-    ledger = claims.load()
-    if claim is None:
-        return ledger
-    if not (found := [c for c in ledger if c.id == claim]):
-        known = ", ".join(c.id for c in ledger)
-        raise BadInput(f"claim {claim!r} is unknown; use one of {known}")
-    return found
-
-
-def otherwise(claim: Claim) -> list[str]:
-    """What a claim rests on besides records: the commands that check it again."""
-    lines = []
-    for item in claim.evidence:
-        if isinstance(item, Test):
-            lines.append(f"python -m pytest {item.test}")
-        elif isinstance(item, Stored):
-            load = f"Certificate.load('{item.certificate}')"
-            code = f"from samlib import Certificate; print({load}.recheck())"
-            lines.append(f'python -c "{code}"')
-    return lines
+    loss = records.read_curves(records.BOOK / experiment, run_id)["loss"]
+    return bool((np.diff(loss) > 0).any())

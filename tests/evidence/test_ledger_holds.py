@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ledger import claims, evidence, pages
+from ledger.claims import Claim
+from ledger.evidence import Context
 
 from samlib.cli import main
 from samlib.errors import BadInput
-from samlib.experiments import evidence
-from samlib.experiments import ledger as claims
-from samlib.experiments.evidence import Context
-from samlib.experiments.ledger import Claim
 
 THIS = "tests/evidence/test_ledger_holds.py::test_the_ledger_holds"
 Entry = dict[str, Any]
@@ -382,7 +381,7 @@ def html(ledger: list[Claim]) -> str:
         "report_level": 5,
     }
     page = publish_string(
-        claims.markdown(ledger), parser=Parser(), writer_name="html5", settings_overrides=options
+        pages.markdown(ledger), parser=Parser(), writer_name="html5", settings_overrides=options
     )
     return page.decode().partition("<body>")[2]
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import test_record_verdicts as recomputed
 import yaml
+from ledger import claims
+from ledger.claims import PROJECT
+from ledger.evidence import Context
 
 from samlib.errors import BadInput
-from samlib.experiments import ledger as claims
 from samlib.experiments import records
-from samlib.experiments.evidence import Context
-from samlib.experiments.ledger import PROJECT
 
 RECORDS = PROJECT / "book" / "records"
 CERTIFICATES = PROJECT / "book" / "certificates"
@@ -365,9 +365,9 @@ def a_whole_file_is_cited_for_a_test(c: Copy) -> None:
     c.evidence("monitor-free", test=...)["test"] = "tests/unit/optim/test_monitor.py"
 
 
-@refused("monitor-free: 'samlib/experiments/ledger.py::load' names no test")
+@refused("monitor-free: 'book/ledger/claims.py::load' names no test")
 def a_function_is_cited_for_a_test(c: Copy) -> None:
-    c.evidence("monitor-free", test=...)["test"] = "samlib/experiments/ledger.py::load"
+    c.evidence("monitor-free", test=...)["test"] = "book/ledger/claims.py::load"
 
 
 @refused("rescue-lasts: tests/.* reads .'remedy-long'.; say so")

@@ -10,11 +10,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ledger import evidence
+from ledger.evidence import Condition, Context, Exactly
 
 from samlib.certify import rechecks
 from samlib.errors import BadInput
-from samlib.experiments import evidence, records
-from samlib.experiments.evidence import Condition, Context, Exactly
+from samlib.experiments import records
 
 Entry = dict[str, Any]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ledger import claims, pages
+from ledger.claims import Claim
+from ledger.evidence import Chapter, Context, Record, Stored, Test
 
 import samlib
 from samlib.errors import BadInput
-from samlib.experiments import ledger as claims
-from samlib.experiments.evidence import Chapter, Context, Record, Stored, Test
-from samlib.experiments.ledger import Claim
 
 Entry = dict[str, Any]
 A: Entry = {"id": "a", "source": "ours", "statement": "It is so.", "kind": "theorem",
@@ -32,7 +32,7 @@ LEDGER = claims.parse([
 
 def test_the_page_of_a_small_ledger() -> None:
     assert (
-        claims.markdown(LEDGER)
+        pages.markdown(LEDGER)
         == r"""
 4 claims, 6 pieces of evidence; 2 tests looked up, not run. (`make test` runs them.)
 
@@ -80,7 +80,7 @@ def test_the_page_of_a_small_ledger() -> None:
 
 
 def test_a_ledger_of_our_own_claims_has_no_table_of_others() -> None:
-    page = claims.markdown(LEDGER[:1])
+    page = pages.markdown(LEDGER[:1])
     assert "| who |" not in page
     assert page.splitlines()[:3] == [
         "1 claims, 0 pieces of evidence; 0 tests looked up, not run. (`make test` runs them.)",
@@ -107,10 +107,10 @@ def test_a_claim_in_a_terminal() -> None:
 
 
 def test_text_is_escaped_sign_by_sign_and_mathematics_is_not() -> None:
-    assert claims.escape("a  b\n c") == "a b c"
-    assert claims.escape("!/:@[`{~ azAZ09 é") == r"\!\/\:\@\[\`\{\~ azAZ09 é"
-    assert claims.escape("x*y $a*b > c < d$ z*") == r"x\*y $a*b \gt  c \lt  d$ z\*"
-    assert claims.escape("$5") == r"\$5"
+    assert pages.escape("a  b\n c") == "a b c"
+    assert pages.escape("!/:@[`{~ azAZ09 é") == r"\!\/\:\@\[\`\{\~ azAZ09 é"
+    assert pages.escape("x*y $a*b > c < d$ z*") == r"x\*y $a*b \gt  c \lt  d$ z\*"
+    assert pages.escape("$5") == r"\$5"
 
 
 @pytest.mark.parametrize(

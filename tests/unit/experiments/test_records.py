@@ -6,22 +6,18 @@ import json
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ledger import pages
 
 from samlib.errors import BadInput
 from samlib.experiments import array_store as curves
 from samlib.experiments import records
 from samlib.training import provenance
 from samlib.training.spec import defaults as spec_fields
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "book" / "_ext"))
-
-import recorded_runs
 
 ROOT = Path(__file__).resolve().parents[3]
 CURVES = {"step": np.arange(3, dtype=np.float32), "loss": np.ones(3, dtype=np.float32)}
@@ -447,11 +443,11 @@ def test_a_stack_of_runs_is_timed_once(tmp_path: Path) -> None:
         where = {"started": started, "wall_time_s": wall, "stack": stack}
         where |= {"hardware": "an abacus", "threads": 1}
         records.append(tmp_path / "x", record(float(number)) | {"provenance": where}, CURVES)
-    text = recorded_runs.table([tmp_path / "x"])
+    text = pages.costs([tmp_path / "x"])
     assert "| `x` | 3 | 1.7 min |" in text
     assert "| **all** | 3 | 1.7 min |" in text
     assert "Hardware: 3 runs on an abacus, 1 thread." in text
-    assert [recorded_runs.duration(s) for s in (12, 100, 6000, 90000)] == [
+    assert [pages.duration(s) for s in (12, 100, 6000, 90000)] == [
         "12 s", "1.7 min", "1.7 h", "25 h",
     ]  # fmt: skip
 

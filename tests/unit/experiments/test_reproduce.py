@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ledger import claims
 
 from samlib.cli import main
 from samlib.diagnostics import verdicts
-from samlib.experiments import ledger, records, reproduction, sweeps
+from samlib.experiments import records, reproduction, sweeps
 from samlib.training.spec import RunSpec
 
-RECORDS = ledger.PROJECT / "book" / "records"
+RECORDS = claims.PROJECT / "book" / "records"
 SPECS = [
     RunSpec(n=40, width=3, steps=30, rho=rho, lr=0.1, seed=s) for rho in (0, 2) for s in (0, 1)
 ]
@@ -34,8 +35,10 @@ LEDGER = """
 
 @pytest.fixture
 def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(ledger, "PROJECT", tmp_path)
+    monkeypatch.setattr(claims, "PROJECT", tmp_path)
     folder = tmp_path / "book" / "records" / "small"
+    monkeypatch.setattr(records, "BOOK", folder.parent)
+    (tmp_path / "book" / "ledger").mkdir(parents=True)
     sweeps.sweep(SPECS, folder)
     (tmp_path / "book" / "claims.yml").write_text(LEDGER)
     return folder / "runs.jsonl"
@@ -113,10 +116,10 @@ def test_runs_recorded_on_two_kinds_of_cpu_are_the_same() -> None:
 
 
 def test_claims_rest_on_the_runs_that_they_speak_of_and_that_their_tests_read() -> None:
-    found = reproduction.resting_on(reproduction.find("monitor-agrees"))
+    found = claims.resting_on("monitor-agrees")
     assert len(found) == 360
     assert {name for name, _ in found} == {"monitor-fresh", "monitor-fresh-mnist"}
-    found = reproduction.resting_on(reproduction.find("image-is-constant"))
+    found = claims.resting_on("image-is-constant")
     assert {run["verdict"] for _, run in found} <= set(verdicts.VERDICTS)
     assert len({(name, run["id"]) for name, run in found}) == len(found) == 372
     assert len(reproduction.recorded()) == sum(

@@ -1,4 +1,4 @@
-"""The ledger of claims: ``book/claims.yml`` read, checked against its evidence, and rendered.
+"""The ledger of claims: ``book/claims.yml`` read, and checked against its evidence.
 
 A claim's status is never typed in on trust. It must follow from its evidence: tests, records and
 certificates, each ``for`` the claim (the default) or ``against`` it. See :func:`derive_status`.
@@ -16,10 +16,10 @@ from xml.etree import ElementTree
 
 import yaml
 
-import samlib
+from ledger import evidence
+from ledger.evidence import Chapter, Context, Evidence, Record, Stored, Test
 from samlib.errors import BadInput, check_choice
-from samlib.experiments import evidence, records
-from samlib.experiments.evidence import Chapter, Context, Evidence, Record, Stored, Test
+from samlib.experiments import records
 
 SOURCES = ("paper", "reviewer", "open question", "ours")
 KINDS = ("theorem", "certificate", "experiment")
@@ -32,7 +32,7 @@ STATUSES = (
     "not reproduced",
     "open",
 )
-PROJECT = Path(samlib.__file__).resolve().parents[1]  # the checkout, which holds book/ and tests/
+PROJECT = Path(__file__).resolve().parents[2]  # the checkout, which holds book/ and tests/
 
 
 @dataclass(frozen=True)
@@ -226,10 +226,52 @@ def _passed(junit: records.StrPath) -> set[str]:
     return {test for test, good in passed.items() if good}
 
 
-def cite(item: Evidence) -> str:
-    """Evidence in words, as Markdown: what was compared, and which side it is on."""
+def find(claim: str | None) -> list[Claim]:
+    """The claim of this id, or all of them; BadInput lists the ids that exist."""
+    ledger = load()
+    found = ledger if claim is None else [c for c in ledger if c.id == claim]
+    if claim is not None and not found:
+        raise BadInput(f"claim {claim!r} is unknown; use one of {', '.join(c.id for c in ledger)}")
+    return found
+
+
+def resting_on(claim: str | None) -> list[tuple[str, records.Record]]:
+    """The recorded runs that a claim cites, each with its experiment's name and only once.
+
+    They are the runs of which the claim speaks, and all runs of the records that its tests read.
+    """
+    context = Context.of(PROJECT)
+    runs: dict[tuple[str, str], records.Record] = {}
+    for item in (e for one in find(claim) for e in one.evidence):
+        cited: dict[str, list[records.Record]] = {}
+        if isinstance(item, Record):
+            cited[item.record] = item.runs(context)
+        elif isinstance(item, Test):
+            cited = {name: context.runs(name) for name in item.reads}
+        runs |= {(name, run["id"]): run for name, some in cited.items() for run in some}
+    return [(name, record) for (name, _), record in runs.items()]
+
+
+def otherwise(claim: Claim) -> list[str]:
+    """What a claim rests on besides records: the commands that check it again."""
+    lines = []
+    for item in claim.evidence:
+        if isinstance(item, Test):
+            lines.append(f"python -m pytest {item.test}")
+        elif isinstance(item, Stored):
+            load = f"Certificate.load('{item.certificate}')"
+            code = f"from samlib import Certificate; print({load}.recheck())"
+            lines.append(f'python -c "{code}"')
+    return lines
+
+
+def cite(item: Evidence, plain: bool = False) -> str:
+    """Evidence in words: what was compared, and which side it is on. Markdown unless ``plain``."""
     side = {"against": "against it: ", "undecided": "does not decide it: "}
-    return f"{side.get(getattr(item, 'side', 'for'), '')}{item}"
+    words = f"{side.get(getattr(item, 'side', 'for'), '')}{item}"
+    if plain and isinstance(item, Chapter):
+        return f"chapter {item.chapter}"
+    return words.replace("`", "") if plain else words
 
 
 def text(claim: Claim) -> str:
@@ -237,12 +279,5 @@ def text(claim: Claim) -> str:
     lines = [f"{claim.id}: {claim.status}", f"  {claim.statement}"]
     if claim.correction:
         lines.append(f"  Correction: {claim.correction}")
-    lines += [f"  - {_plain(item)}" for item in claim.evidence]
+    lines += [f"  - {cite(item, plain=True)}" for item in claim.evidence]
     return "\n".join(lines)
-
-
-def _plain(item: Evidence) -> str:
-    """Evidence in words, without Markdown."""
-    if isinstance(item, Chapter):
-        return f"chapter {item.chapter}"
-    return cite(item).replace("`", "")
