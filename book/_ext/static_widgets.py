@@ -20,9 +20,8 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
-import samlib
+from samlib.lab import script
 
-LAB = Path(samlib.__file__).parent / "lab" / "static"
 VIEW = "application/vnd.jupyter.widget-view+json"
 NOTE = "The controls move in JupyterLab (<code>make lab</code>)."
 
@@ -42,7 +41,7 @@ def classic(module: str) -> str:
     """
     body, exports = re.subn(r"^export\s+default\b", "globalThis.samlab =", module, flags=re.M)
     if exports != 1 or re.search(r"^\s*(import|export)\b", body, flags=re.M):
-        raise ValueError("samlab.js must import nothing and have exactly one `export default`")
+        raise ValueError("the lab must import nothing and have exactly one `export default`")
     return f"(() => {{\n{body}\n}})();\n"
 
 
@@ -52,12 +51,9 @@ def generate_lab(app: Sphinx, config: Config) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for old in target.iterdir():
         old.unlink()
-    if (LAB / "samlab.js").exists():
-        module = (LAB / "samlab.js").read_text(encoding="utf-8")
-        (target / "samlab.js").write_text(classic(module), encoding="utf-8")
-        for other in [LAB / "host.js", *sorted(LAB.glob("*.css"))]:
-            if other.exists():
-                (target / other.name).write_bytes(other.read_bytes())
+    (target / "samlab.js").write_text(classic(script.module()), encoding="utf-8")
+    for name in ["host.js", "samlab.css"]:
+        (target / name).write_bytes((script.STATIC / name).read_bytes())
     config.html_static_path = [*config.html_static_path, str(target.parent)]
 
 
@@ -66,9 +62,7 @@ def load_lab(app: Sphinx, page: str, template: str, context: dict[str, Any], doc
     scripts = getattr(app.env, "nb_metadata", {}).get(page, {}).get("js_files", {})
     scripts.pop("ipywidgets_state", None)  # myst-nb would put it on the page at priority 500
     if 'class="samlab"' in context.get("body", ""):
-        folder = Path(app.outdir).parent / ".lab" / "samlab"
-        for sheet in sorted(folder.glob("*.css")):
-            app.add_css_file(f"samlab/{sheet.name}")
+        app.add_css_file("samlab/samlab.css")
         for name in ["samlab.js", "host.js"]:
             app.add_js_file(f"samlab/{name}", loading_method="defer")
 

@@ -1,8 +1,8 @@
 """The live laboratory: drag a start and watch SAM miss the minimum.
 
 ``SamLab`` is an anywidget: in JupyterLab its traits and the picture follow each other. Its
-JavaScript (``static/samlab.js``) needs no kernel, so the built site runs it too, from the state
-that the widget leaves in the notebook's output. f, ∇f and ∇²f reach the browser as
+JavaScript (``static``, joined by ``script``) needs no kernel, so the built site runs it too, from
+the state that the widget leaves in the notebook's output. f, ∇f and ∇²f reach the browser as
 ``Landscape.javascript()`` prints them.
 """
 
@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import traitlets
 
 from samlib.dynamics import trajectories
-from samlib.errors import BadInput, check_number
+from samlib.errors import BadInput, check_choice, check_number
+from samlib.lab import script
 from samlib.lab.picture import draw
 from samlib.landscapes import symbolic
 
@@ -28,10 +28,11 @@ except ImportError as error:  # an optional part of the package
         "the lab needs anywidget and ipywidgets: pip install anywidget ipywidgets"
     ) from error
 
-STATIC = Path(__file__).parent / "static"
 RULES = ("sam", "exact", "gd")
 LAYERS = ("gd", "basins", "fsam")
 INPUTS = ("landscape", "rho", "eta", "start", "rule", "steps", "show")
+#: The least and the greatest value of each number; the page keeps to them too.
+LIMITS = {"rho": (0, 1e6), "eta": (0, 1e6), "steps": (1, 5000)}
 
 #: A first state for each landscape, in which there is something to see: (ρ, η, start).
 PRESETS: dict[str, tuple[float, float, list[float]]] = {
@@ -93,8 +94,8 @@ class SamLab(anywidget.AnyWidget):
         For a value outside these ranges, here or when a trait is set.
     """
 
-    _esm = STATIC / "samlab.js"
-    _css = STATIC / "samlab.css"
+    _esm = script.module()
+    _css = script.STATIC / "samlab.css"
 
     landscape = traitlets.Unicode().tag(sync=True)
     rho = traitlets.Float().tag(sync=True)
@@ -105,6 +106,7 @@ class SamLab(anywidget.AnyWidget):
     show = traitlets.List(traitlets.Unicode()).tag(sync=True)
     trajectory: traitlets.List[list[float]] = traitlets.List().tag(sync=True)
     sources = traitlets.Dict().tag(sync=True)
+    limits = traitlets.Dict(LIMITS).tag(sync=True)
 
     def __init__(
         self,
@@ -118,19 +120,20 @@ class SamLab(anywidget.AnyWidget):
         show: Sequence[str] = ("gd",),
     ) -> None:
         self._landscapes: dict[str, Any] = {n: symbolic.landscape(n) for n in symbolic.names()}
-        name = landscape if isinstance(landscape, str) else landscape.name or "f"
-        if not isinstance(landscape, str):
+        if isinstance(landscape, str):
+            name = landscape
+            check_choice("landscape", name, self._landscapes)
+        else:
             if landscape.dim > 2:
                 raise BadInput(f"landscape has d = {landscape.dim}; the lab draws d = 1 or 2")
+            name = landscape.name or "f"
             self._landscapes[name] = landscape
-        elif name not in self._landscapes:
-            raise BadInput(f"landscape = {name!r} is unknown; choose from {', '.join(PRESETS)}")
         sources = {name: _source(name, f) for name, f in self._landscapes.items()}
         preset, dim = sources[name]["preset"], sources[name]["dim"]
         given = {"rho": rho, "eta": eta, "start": None if x0 is None else np.ravel(x0).tolist()}
         state = preset | {key: value for key, value in given.items() if value is not None}
         if len(state["start"]) != dim:
-            raise BadInput(f"x0 = {x0!r}: {name} takes {dim} number{'s' * (dim > 1)}")
+            raise BadInput(f"x0 = {x0!r}: {name} takes {dim} number{'s' if dim > 1 else ''}")
         self.observe(self._follow, ["landscape", "rho", "eta", "start", "rule", "steps"])
         names = {"landscape": name, "rule": rule, "show": list(show)}
         super().__init__(**state, **names, steps=steps, sources=sources)
@@ -165,18 +168,17 @@ class SamLab(anywidget.AnyWidget):
     @traitlets.validate(*INPUTS)
     def _usable(self, proposal: Any) -> Any:
         name, value = proposal.trait.name, proposal.value
-        words = {"landscape": self._landscapes, "rule": RULES, "show": LAYERS}
         try:
-            if name in words:
-                for word in [value] if isinstance(value, str) else value:
-                    if word not in words[name]:
-                        known = ", ".join(words[name])
-                        raise BadInput(f"{name} = {word!r} is unknown; choose from {known}")
+            if name in LIMITS:
+                check_number(name, value, *LIMITS[name])
             elif name == "start":
                 if len(value) not in (1, 2) or not np.isfinite(value).all():
                     raise BadInput(f"start = {value!r} must be one or two finite numbers")
-            else:  # the same limits as in samlab.js
-                check_number(name, value, *((1, 5000) if name == "steps" else (0, 1e6)))
+            elif name == "show":
+                for layer in value:
+                    check_choice(name, layer, LAYERS)
+            else:
+                check_choice(name, value, self._landscapes if name == "landscape" else RULES)
         except BadInput as error:
             raise _Refused(str(error)) from None
         return value
@@ -185,8 +187,7 @@ class SamLab(anywidget.AnyWidget):
         """Add what the site shows: the state, and a still picture of it."""
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
-        keys = ["landscape", "rho", "eta", "start", "rule", "steps", "show", "sources"]
-        state = {key: getattr(self, key) for key in keys}
+        state = self.get_state([*INPUTS, "limits", "sources"])
         text = json.dumps(state, sort_keys=True, allow_nan=False).replace("<", "\\u003c")
         landscape = self._landscapes[self.landscape]
         picture = draw(landscape, self.start, self.rho, self.eta, self.steps, self.rule)

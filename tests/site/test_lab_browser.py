@@ -15,9 +15,9 @@ import pytest
 from browser import chromium, served
 
 from samlib import lab
+from samlib.lab import script
 
 ROOT = Path(__file__).resolve().parents[2]
-STATIC = Path(lab.__file__).parent / "static"
 HEAD = """<!doctype html><html lang="en" data-theme="{theme}"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1"><title>Labs</title>
 <link rel="icon" href="data:,"><link rel="stylesheet" href="samlab.css">
@@ -40,9 +40,9 @@ def classic(module: str) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pages with labs: `two` of them on one page, `basins`, `line`, and `dark`."""
     out = tmp_path_factory.mktemp("lab")
-    (out / "samlab.js").write_text(classic((STATIC / "samlab.js").read_text()))
+    (out / "samlab.js").write_text(classic(script.module()))
     for name in ["host.js", "samlab.css"]:
-        (out / name).write_text((STATIC / name).read_text())
+        (out / name).write_text((script.STATIC / name).read_text())
     plain = lab.SamLab("double-well-2d", 1.2, 0.1, [0.7, 1.0])
     basins = lab.SamLab("himmelblau", 2.5, 0.003, [1.4, 3.0], show=["gd", "basins"])
     line = lab.SamLab("double-well", 1.2, 0.1, [0.6], show=["gd", "basins", "fsam"])

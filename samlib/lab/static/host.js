@@ -1,14 +1,16 @@
-/* Runs the lab without a kernel. Each <div class="samlab"> holds the state that Python left, and a picture that stays for
- * print and for readers without JavaScript. Labs are mounted when they come near the screen, or when a link names them. */
+/* Runs the lab without a kernel. Each <div class="samlab"> holds the state that Python left, and a
+ * picture that stays for print and for readers without JavaScript. Labs are mounted when they come
+ * near the screen, or when a link names them. */
 (() => {
-	/** What samlab.js uses of an anywidget model; with no kernel, saving does nothing. */
+	/** What the lab uses of an anywidget model; with no kernel, saving does nothing. */
 	function makeModel(state) {
 		const listeners = {};
 		return {
 			get: (key) => state[key],
 			set(key, value) {
 				const patch = typeof key === "object" ? key : { [key]: value };
-				const changed = Object.keys(patch).filter((name) => JSON.stringify(state[name]) !== JSON.stringify(patch[name]));
+				const differs = (name) => JSON.stringify(state[name]) !== JSON.stringify(patch[name]);
+				const changed = Object.keys(patch).filter(differs);
 				Object.assign(state, patch);
 				for (const name of changed) listeners[`change:${name}`]?.forEach((listener) => listener());
 			},
@@ -33,8 +35,11 @@
 
 	const labs = [...document.querySelectorAll("div.samlab")];
 	labs.forEach((lab, i) => (lab.id ||= `lab-${i + 1}`));
-	const mountNamed = () => labs.filter((lab) => location.hash.startsWith(`#${lab.id}:`)).forEach(mount);
-	const near = new IntersectionObserver((entries) => entries.forEach((e) => e.isIntersecting && mount(e.target)), { rootMargin: "400px" });
+	const isNamed = (lab) => location.hash.startsWith(`#${lab.id}:`);
+	const mountNamed = () => labs.filter(isNamed).forEach(mount);
+	const near = new IntersectionObserver((entries) => {
+		for (const { isIntersecting, target } of entries) if (isIntersecting) mount(target);
+	}, { rootMargin: "400px" });
 	labs.forEach((lab) => near.observe(lab));
 	window.addEventListener("hashchange", mountNamed);
 	mountNamed();

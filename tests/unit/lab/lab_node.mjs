@@ -1,10 +1,12 @@
-// Runs the shipped samlab.js for tests/unit/lab/test_lab_js.py: node lab_node.mjs samlab.js < {task, sources, cases} > results
+// Runs the lab's module for tests/unit/lab/test_lab_js.py:
+// node lab_node.mjs < {module, task, known, cases} > results
 import { readFileSync } from "node:fs";
 
-const text = readFileSync(process.argv[2]);
-const { default: lab } = await import(`data:text/javascript;base64,${text.toString("base64")}`);
-const math = lab.mathematics();
-const { task, sources, cases } = JSON.parse(readFileSync(0, "utf8"));
+const { module, task, known, cases } = JSON.parse(readFileSync(0, "utf8"));
+const text = Buffer.from(module).toString("base64");
+const { default: lab } = await import(`data:text/javascript;base64,${text}`);
+const { math } = lab;
+const { sources } = known;
 const lands = Object.fromEntries(Object.entries(sources).map(([name, source]) => [name, math.compile(source)]));
 const pad = (x) => (x.length === 1 ? [x[0], 0] : x);
 
@@ -30,7 +32,7 @@ const tasks = {
     const flat = ({ rows }) => rows.flatMap((row) => [...row]);
     return { kinds: early.kinds, early: flat(early), full: flat(full) };
   },
-  link: ({ hash, id, now }) => lab.readLink(hash, id, sources, now),
+  link: ({ hash, id, now }) => lab.readLink(hash, id, known, now),
   write: ({ id, state }) => lab.writeLink(id, state),
 };
 process.stdout.write(JSON.stringify(cases.map(tasks[task])));

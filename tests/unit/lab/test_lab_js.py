@@ -1,4 +1,4 @@
-"""The lab's JavaScript, run by node from the shipped file, against Python."""
+"""The lab's JavaScript, run by node from the shipped module, against Python."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from samlib import lab
 from samlib.diagnostics import verdicts
 from samlib.dynamics import rules, trajectories
 from samlib.errors import BadInput
+from samlib.lab import script
 from samlib.landscapes import symbolic
 from samlib.points import search, stability
 
 HERE = Path(__file__).parent
-STATIC = Path(lab.__file__).parent / "static"
-SOURCES = lab.SamLab().sources
+KNOWN = lab.SamLab().get_state(["sources", "limits"])
+SOURCES = KNOWN["sources"]
 RULES = lab.RULES
 Node = Callable[..., list[Any]]
 
@@ -37,9 +38,11 @@ def node() -> Node:
         missing("no node: install nodejs")
 
     def run(task: str, cases: list[dict[str, Any]]) -> list[Any]:
-        message = json.dumps({"task": task, "sources": SOURCES, "cases": cases})
+        message = json.dumps(
+            {"module": script.module(), "task": task, "known": KNOWN, "cases": cases}
+        )
         done = subprocess.run(
-            [str(program), str(HERE / "lab_node.mjs"), str(STATIC / "samlab.js")],
+            [str(program), str(HERE / "lab_node.mjs")],
             input=message, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -318,12 +321,36 @@ def test_broken_links_are_noticed(node: Node, broken: str) -> None:
 
 
 def test_javascript_is_small_and_stands_alone() -> None:
-    text = (STATIC / "samlab.js").read_text(encoding="utf-8")
-    total = sum(len(p.read_bytes()) for p in STATIC.glob("*.js"))
+    """What a page loads: the module, and host.js where there is no kernel."""
+    text = script.module()
+    total = len(text.encode()) + (script.STATIC / "host.js").stat().st_size
     assert total <= 60_000, f"{total} bytes of JavaScript"
     assert not re.search(r"^\s*import\b", text, re.M)
     assert len(re.findall(r"^export\b", text, re.M)) == 1
     assert not re.search(r"https?://", text)
+    assert {f"{name}.js" for name in (*script.FILES, "host")} == {
+        p.name for p in script.STATIC.glob("*.js")
+    }
+
+
+def test_files_import_what_they_use() -> None:
+    """Joined, they share one scope; apart, each says which earlier file its names are from."""
+    texts = {n: (script.STATIC / f"{n}.js").read_text(encoding="utf-8") for n in script.FILES}
+    exports = {n: re.findall(r"^export \w+ (\w+)", t, re.M) for n, t in texts.items()}
+    assert len(set().union(*exports.values())) == sum(map(len, exports.values()))
+    for i, (name, text) in enumerate(texts.items()):
+        code = re.sub(r'/\*.*?\*/|//[^\n]*|"[^"\n]*"', "", text, flags=re.S)
+        code = re.sub(r"^import .*", "", code, flags=re.M)
+        wanted = set()
+        for file in script.FILES[:i]:
+            words = [w for w in exports[file] if re.search(rf"(?<![.\w]){w}\b", code)]
+            if file == "math" and re.search(r"\bmath\b", code):
+                wanted.add('import * as math from "./math.js";')
+            elif file != "math" and words:
+                names = ", ".join(sorted(words, key=str.lower))
+                wanted.add(f'import {{ {names} }} from "./{file}.js";')
+        assert set(re.findall(r"^import .*", text, re.M)) == wanted, name
+        assert set(re.findall(r"\bmath\.(\w+)", code)) <= set(exports["math"]), name
 
 
 # --- the Python half ---
@@ -356,8 +383,8 @@ def test_any_landscape() -> None:
 @pytest.mark.parametrize(
     ("trait", "value", "words"),
     [("rho", -1.0, "rho = -1"), ("rho", float("nan"), "rho = nan"), ("eta", 1e9, "eta"),
-     ("steps", 0, "steps = 0"), ("steps", 5001, "steps"), ("rule", "adam", "choose from sam"),
-     ("landscape", "moon", "choose from"), ("show", ["all"], "gd, basins, fsam"),
+     ("steps", 0, "steps = 0"), ("steps", 5001, "steps"), ("rule", "adam", "use one of sam"),
+     ("landscape", "moon", "use one of"), ("show", ["all"], "gd, basins, fsam"),
      ("start", [float("inf"), 0.0], "finite"), ("start", [1.0, 2.0, 3.0], "finite")],
 )  # fmt: skip
 def test_bad_values_name_the_remedy(trait: str, value: Any, words: str) -> None:
