@@ -72,20 +72,22 @@ class SamLab(anywidget.AnyWidget):
     """A laboratory for SAM on a landscape of one or two variables.
 
     The traits ``landscape`` (a name), ``rho``, ``eta``, ``start``, ``rule``, ``steps`` and ``show``
-    may be set and observed. ``trajectory`` follows them: the orbit as ``sam.trajectory`` computes
-    it, steps + 1 lists of d numbers, cut off where it is no longer finite.
+    may be set and observed. ``trajectory`` follows them: the orbit as ``samlib.trajectory``
+    computes it, steps + 1 lists of d numbers, cut off where it is no longer finite.
 
     Parameters
     ----------
-    landscape:
-        A name that ``landscapes.get`` knows, or any ``Landscape`` with d ≤ 2.
-    rho, eta, x0:
-        ρ ≥ 0, η ≥ 0 and the start, d numbers. By default those of the landscape's preset.
-    rule:
+    landscape : str or Landscape
+        A name that ``samlib.landscape`` knows, or any ``Landscape`` with d ≤ 2.
+    rho, eta : float, optional
+        0 ≤ ρ, η ≤ 10⁶. By default those of the landscape's preset.
+    x0 : array_like, optional
+        The start, d numbers. By default that of the landscape's preset.
+    rule : str
         "sam", "exact" (the gradient of f^SAM with no term dropped) or "gd".
-    steps:
+    steps : int
         1 to 5000.
-    show:
+    show : sequence of str
         Which of "gd" (gradient descent's path), "basins" and "fsam" (contours of f^SAM) to draw.
 
     Raises

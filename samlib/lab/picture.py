@@ -14,6 +14,7 @@ from samlib.diagnostics import verdicts
 from samlib.dynamics import rules, trajectories
 
 WIDTH = 640
+Floats = NDArray[np.float64]
 Pair = tuple[float, float]
 NAMES = {"sam": "SAM", "exact": "exact surrogate descent", "gd": "gradient descent"}
 ENDS = {
@@ -30,6 +31,24 @@ def draw(
     """An HTML figure: the paths of ``rule`` and of gradient descent on an SVG of f, with a caption.
 
     If d = 2 they lie over contours of f, if d = 1 on its graph.
+
+    Parameters
+    ----------
+    landscape : Landscape
+        With d = 1 or 2.
+    start : sequence of float
+        d numbers.
+    rho, eta : float
+        ρ ≥ 0 and η ≥ 0.
+    steps : int
+        At least 1.
+    rule : str
+        "sam", "exact" or "gd".
+
+    Returns
+    -------
+    str
+        A ``figure`` element. Its caption and label say where the path of ``rule`` ends.
     """
     twin, path = (
         trajectories.trajectory(landscape, start, rho, eta, steps, r) for r in ("gd", rule)
@@ -38,7 +57,7 @@ def draw(
     (x0, x1), (y0, y1) = _window(landscape)
     height = round(WIDTH * (0.5 if landscape.dim == 1 else min(1.0, (y1 - y0) / (x1 - x0))))
 
-    def line(points: NDArray[np.float64], style: str) -> str:
+    def line(points: Floats, style: str) -> str:
         points = points[np.isfinite(points).all(axis=1)]
         scaled = (points - [x0, y0]) / [x1 - x0, y1 - y0] * [WIDTH, height]
         corners = np.round(np.clip(scaled, -WIDTH, 2 * WIDTH)).astype(int)
@@ -72,7 +91,7 @@ def _window(landscape: Any) -> tuple[Pair, Pair]:
     return (low, high), (float(values.min()) - 0.1, float(values.max()))
 
 
-def _contours(landscape: Any) -> list[NDArray[np.float64]]:
+def _contours(landscape: Any) -> list[Floats]:
     """Level lines of f over its box, each (n, 2)."""
     xs, ys = (np.linspace(low, high, 60) for low, high in landscape.box)
     values = landscape.f(np.stack(np.meshgrid(xs, ys), -1))
@@ -82,7 +101,7 @@ def _contours(landscape: Any) -> list[NDArray[np.float64]]:
     return [np.asarray(c) for level in levels for c in generator.lines(level)]
 
 
-def _words(landscape: Any, path: NDArray[np.float64], rho: float, eta: float, rule: str) -> str:
+def _words(landscape: Any, path: Floats, rho: float, eta: float, rule: str) -> str:
     """What the picture shows, for its caption and for readers who do not see it."""
     _, plus = rules.get(rule)(landscape, path, rho)
     norm, shifted = (np.linalg.norm(landscape.grad(x), axis=-1) for x in (path, plus))

@@ -14,9 +14,8 @@ STATIC = Path(__file__).parent / "static"
 #: In this order: each file uses those before it.
 FILES = ("math", "state", "words", "basins", "scene", "pen", "draw", "controls", "widget")
 
-_COMMENT = re.compile(
-    r"^\t*(/\*.*?\*/|//[^\n]*)\n", re.M | re.S
-)  # one that has its lines to itself
+#: A comment that has its lines to itself.
+_COMMENT = re.compile(r"^\t*(/\*([^*]|\*(?!/))*\*/|//.*)\n", re.M)
 _IMPORT = re.compile(r"^import [^;]*;\n", re.M)
 _EXPORT = re.compile(r"^export (?!default)(?=(?:const|class|function) (\w+))", re.M)
 
