@@ -1,8 +1,8 @@
-"""Verdicts and metrics of all 4,448 records, computed again from their curves.
+"""Verdicts and metrics of all 4,451 records, computed again from their curves.
 
 A record keeps the whole history of a run as about 200 of its steps (900 in some experiments),
 evenly spaced in log(1 + step), so of the tail that a verdict looks at one or two steps are left.
-The verdict follows from these in 4,412 records. The other 36 turn on steps between the kept ones:
+The verdict follows from these in 4,415 records. The other 36 turn on steps between the kept ones:
 they are listed one by one in ``between_kept_steps.json``, and the recorded metrics, which rest on
 all steps, must say why. What curves cannot show (accuracies, spectra, wall times) is held by
 ``book/records/SHA256SUMS``. After a new experiment:
@@ -116,9 +116,9 @@ def _progress_fits(record: records.Record, t: Trace) -> bool:
 
 
 def test_all_records_are_here(known: Known) -> None:
-    assert len(known) == 4448
+    assert len(known) == 4451
     assert Counter(record["verdict"] for _, record, _ in known) == {
-        "converged": 1564, "hallucinated": 1434, "stalled": 1143, "running": 307,
+        "converged": 1567, "hallucinated": 1434, "stalled": 1143, "running": 307,
     }  # fmt: skip
 
 
@@ -149,7 +149,7 @@ def test_every_metric_and_verdict_follows_from_the_curves(known: Known) -> None:
 
 
 def test_the_listed_exceptions_turn_on_steps_between_the_kept_ones(known: Known) -> None:
-    """Of 4,448 verdicts 36 and of 1,143 kinds of stall 38; the list holds no others."""
+    """Of 4,451 verdicts 36 and of 1,143 kinds of stall 38; the list holds no others."""
     verdicts, stalls = Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
     for name, record, curves in known:
         between = BETWEEN.get(name, {})
@@ -228,7 +228,8 @@ ALTERED: dict[str, Any] = {
     "loss_gap": lambda v: v + 1e-9,
     "steps": lambda v: v - 1,
     "steps_below_0.1": lambda v: v + 10**6,
-    "progress": lambda v: v + 0.06,
+    # Twice the 0.05 by which the medians of kept and of all steps may differ, to either side.
+    "progress": lambda v: v + 0.1,
     "stall": lambda v: {"saddle": "chaotic", "chaotic": "saddle", None: "saddle"}[v],
     "wall_time_s": lambda v: v + 0.001,
     "train_accuracy": lambda v: v - 1e-4,
@@ -248,7 +249,7 @@ def test_an_altered_metric_is_named(name: str, known: Known) -> None:
 
 
 def test_no_verdict_can_be_changed_unnoticed(known: Known) -> None:
-    """Not one of 4,448 into any of the four others."""
+    """Not one of 4,451 into any of the four others."""
     for key, record, curves in known:
         between, t = BETWEEN.get(key, {}), kept(record, curves)
         found = verdict(t)
