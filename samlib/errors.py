@@ -51,5 +51,44 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
         _refuse(f"{name} {value!r} is unknown", f"use one of {', '.join(known)}")
 
 
+def check_point(name: str, value: Any, dim: int) -> Any:
+    """Return ``value`` as a finite float64 vector (dim,); a number will do where ``dim`` is 1."""
+    import numpy as np
+
+    try:
+        point = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        _refuse(f"{name} = {value!r} is not a vector of {dim} numbers", "")
+    if point.ndim == 0 and dim == 1:
+        point = point[None]
+    if point.shape != (dim,):
+        _refuse(
+            f"{name} has shape {point.shape}",
+            f"pass one point of shape ({dim},), a number for each variable of the landscape",
+        )
+    if not np.isfinite(point).all():
+        _refuse(f"{name} = {point} is not finite", f"pass {dim} finite numbers")
+    return point
+
+
+def check_box(box: Any, dim: int) -> Any:
+    """Return ``box`` as a float64 array (dim, 2) of pairs low < high."""
+    import numpy as np
+
+    try:
+        bounds = np.array(box, dtype=np.float64)
+        fits = bounds.shape == (dim, 2) and bool(np.all(bounds[:, 0] < bounds[:, 1]))
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        _refuse(f"box = {box!r} must be {dim} pairs (low, high) with low < high", "")
+    return bounds
+
+
+def check_rho(rho: Any) -> float:
+    """Return the radius ρ of SAM's ascent step as a float in (0, ∞)."""
+    return check_number("rho", rho, strict=True, remedy="pass the radius of SAM's ascent step")
+
+
 def _refuse(fault: str, remedy: str) -> NoReturn:
     raise BadInput(f"{fault}; {remedy}" if remedy else fault)

@@ -25,7 +25,8 @@ from samlib.certify import identity
 from samlib.certify.ball_arithmetic import ball, balls, fraction, mm, precision
 from samlib.certify.enclosures import Floats, Inertia, ShiftedGradient
 from samlib.certify.proof import Basin, Claims, NotCertified, Proof
-from samlib.errors import BadInput, check_number, check_whole
+from samlib.errors import BadInput, check_number, check_point, check_whole
+from samlib.points.linearisation import ascend, linearise
 
 __all__ = ["Basin", "Certificate", "Inertia", "NotCertified", "prove"]
 
@@ -99,8 +100,7 @@ class Certificate(Claims):
     @property
     def image(self) -> Floats:
         """x⁺ in float64, shape (d,)."""
-        g = np.asarray(self.landscape.grad(self.x_h))
-        return np.asarray(self.x_h + float(self.rho) * g / np.linalg.norm(g))
+        return ascend(self.landscape, self.x_h, float(self.rho))[1]
 
     @property
     def digits(self) -> int:
@@ -290,7 +290,7 @@ def prove(
     ----------
     landscape
         A smooth :class:`samlib.Landscape`, a :class:`samlib.certify.exact_network.NetworkLoss`, or
-        any object with their ``grad``, ``hess``, ``ball_grad``, ``ball_hess`` and ``dim``.
+        any object with its ``grad``, ``hess``, ``ball_grad``, ``ball_hess`` and ``dim``.
     x_h : array (d,)
         A point computed in float64, to about ``tol`` · ρ.
     rho : number
@@ -348,45 +348,36 @@ def _point(landscape: Any, x_h: ArrayLike) -> Floats:
     """``x_h`` as a finite float64 vector that fits a smooth landscape."""
     if not getattr(landscape, "smooth", True):
         raise NotCertified("kink", "the loss has kinks (Abs, Max, Piecewise, …), so no Hessian")
-    if not all(hasattr(landscape, n) for n in ("ball_grad", "ball_hess", "dim")):
+    balls = hasattr(landscape, "derivatives") or hasattr(landscape, "ball_hess")
+    if not (balls and hasattr(landscape, "dim")):
         raise BadInput(f"{landscape!r} has no ball arithmetic; give a Landscape or a NetworkLoss")
-    try:
-        x = np.array(x_h, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise BadInput(f"x_h = {x_h!r} is no array of numbers") from None
-    if x.shape != (landscape.dim,):
-        raise BadInput(f"x_h has shape {x.shape}; it must be ({landscape.dim},)")
-    if not np.isfinite(x).all():
-        raise BadInput(f"x_h = {x} has entries that are not finite")
-    return x
+    return np.asarray(check_point("x_h", x_h, landscape.dim))
 
 
 def _newton(landscape: Any, x: Floats, rho: float) -> tuple[Floats, Floats]:
     """The float64 root of F next to x, and A⁻¹ there; refuses with the reason there is none."""
     first, size = x, np.inf
     for step in range(12):
-        g, h = np.asarray(landscape.grad(x)), np.asarray(landscape.hess(x))
+        near = linearise(landscape, x, rho)
+        norm, h, image = near.grad_norm, near.H, near.H_image
         if not np.isfinite(h).all():
             raise NotCertified("not finite", "the Hessian of f is not finite at x_h")
-        norm, scale = float(np.linalg.norm(g)), float(np.linalg.norm(h, 2))
+        scale = float(np.linalg.norm(h, 2))
         if not norm > 1e-12 * scale * rho:
             raise NotCertified("stationary", f"‖∇f‖ = {norm:.3g} at x_h: it is a critical point")
-        u = g / norm
-        residual = np.asarray(landscape.grad(x + rho * u))
+        residual = np.asarray(landscape.grad(near.image))
         ratio = float(np.linalg.norm(residual)) / norm
         # Next to a critical point ‖∇f‖ is small and rounding alone makes the ratio large.
         if step == 0 and not (ratio <= FAR or ratio * norm <= 1e-9 * scale * rho):
             raise NotCertified(
                 "image not stationary", f"‖∇f(x⁺)‖ is {ratio:.3g} times ‖∇f(x)‖ at x_h"
             )
-        image = np.asarray(landscape.hess(x + rho * u))
         if not (np.isfinite(residual).all() and np.isfinite(image).all()):
             raise NotCertified("not finite", "∇f or the Hessian is not finite at x⁺")
-        shift = np.eye(len(x)) + rho / norm * (h - np.outer(u, u @ h))
         if step == 0 or size < 1e-6 * rho:
             _regular("degenerate image", "H_*", image, scale)
-            _regular("singular S", "M, whose determinant is det S,", shift, 0.0)
-        inverse = np.asarray(np.linalg.inv(image @ shift), dtype=np.float64)
+            _regular("singular S", "M, whose determinant is det S,", near.M, 0.0)
+        inverse = np.asarray(np.linalg.inv(near.A), dtype=np.float64)
         move = inverse @ residual
         if not np.linalg.norm(move) < min(size, 0.1 * rho):
             break  # no progress: rounding, or not a root at all, which the proof will find out

@@ -73,6 +73,10 @@ class ShiftedGradient:
     def __init__(self, landscape: Any, rho: Any) -> None:
         if not rho > 0:
             raise BadInput(f"rho = {rho} is not a number in (0, ∞)")
+        if not hasattr(landscape, "ball_grad"):  # SymPy loads only where it is needed
+            from samlib.certify.ball_landscape import in_balls
+
+            landscape = in_balls(landscape)
         self.landscape, self.rho = landscape, rho
 
     def _grad(self, x: Array) -> Array:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from samlib.dynamics import rules
 from samlib.experiments import lanczos, slices
+from samlib.points.linearisation import linearise
 from samlib.training import loop
 from samlib.training.spec import Run, RunSpec
 from samlib.training.stacked_loss import Objective
@@ -91,17 +92,17 @@ def hessian(run: Run, f: Objective) -> Measured:
 
 
 def sam_map(run: Run, f: Objective) -> Measured:
-    """The spectral radius of J = I − ηM of SAM's map at x, without momentum, at full ρ.
+    """The spectral radius of DT = I − ηA of SAM's map at x, without momentum, at full ρ.
 
     Metrics: ``map_excess``, the radius minus 1, and the real and imaginary part ``map_real`` and
-    ``map_imag`` of that eigenvalue of J. Nothing for a rule other than ``sam`` and ``gd``.
+    ``map_imag`` of that eigenvalue of DT. Nothing for a rule other than ``sam`` and ``gd``.
     """
     spec = run.spec
     if spec.rule not in ("sam", "gd"):
         return {}, {}
     f = doubled(f)
     x, rho = _ends(run, f)[0], 0.0 if spec.rule == "gd" else spec.rho
-    top = lanczos.leading(lanczos.jacobian(f, x, rho, spec.lr), x)
+    top = lanczos.leading(linearise(f, x, rho, lanczos.hessian).jacobian(spec.lr), x)
     return {"map_excess": abs(top) - 1, "map_real": top.real, "map_imag": top.imag}, {}
 
 

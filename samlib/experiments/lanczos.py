@@ -43,27 +43,6 @@ def hessian(f: Smooth, theta: Tensor) -> Product:
     return lambda v: f.hvp(theta.expand(len(v), -1), v)
 
 
-def jacobian(f: Smooth, x: Tensor, rho: float, lr: float) -> Product:
-    """DT = I − ηA of SAM's map T(x) = x − η∇f(x⁺) at x, shape (1, p), as a product.
-
-    A = H(x⁺)(I + ρDu(x)) with Du = (I − uuᵀ)H(x)/‖∇f(x)‖ (theory §2). For ρ = 0, and where
-    ∇f(x) = 0, SAM's step is a gradient step and A = H(x).
-    """
-    g = f.grad(x)
-    norm = float(torch.linalg.vector_norm(g))
-    bend = rho / norm if norm else 0.0
-    u = g / norm if norm else g
-    here, there = hessian(f, x), hessian(f, x + rho * u)
-
-    def product(v: Tensor) -> Tensor:
-        if not bend:
-            return v - lr * there(v)
-        turned = bend * here(v)
-        return v - lr * there(v + turned - (turned @ u.T) * u)
-
-    return product
-
-
 def matrix(product: Product, like: Tensor) -> Tensor:
     """The matrix (p, p) of a product."""
     eye = torch.eye(like.shape[1], dtype=like.dtype, device=like.device)

@@ -1,4 +1,4 @@
-"""Source code from SymPy expressions: Python for arrays, Python for balls, JavaScript.
+"""Source code from SymPy expressions: Python for arrays, JavaScript, and what other printers share.
 
 Generated functions take the coordinates as a sequence ``x`` and name the common subexpressions, so
 f, ∇f and ∇²f each cost little more than their distinct operations. The symbols of the expressions
@@ -15,11 +15,8 @@ from sympy.printing.jscode import JavascriptCodePrinter
 from sympy.printing.precedence import PRECEDENCE
 from sympy.printing.pycode import PythonCodePrinter
 
-from samlib.errors import BadInput
-from samlib.landscapes.expressions import SMOOTH
 
-
-class _Products:
+class Products:
     """Print x**2 … x**8 as products: a power call costs many times more."""
 
     longest = 8
@@ -33,7 +30,7 @@ class _Products:
         return str(super()._print_Pow(expr, **options))  # type: ignore[misc]
 
 
-class ForArrays(_Products, PythonCodePrinter):  # type: ignore[misc]
+class ForArrays(Products, PythonCodePrinter):  # type: ignore[misc]
     """Python for NumPy and torch. Constants become floats here, since torch.sqrt(2) is an error."""
 
     def _print(self, expr: Any, **options: Any) -> str:
@@ -57,29 +54,7 @@ class ForArrays(_Products, PythonCodePrinter):  # type: ignore[misc]
         return "(" + " | ".join(map(self._print, expr.args)) + ")"
 
 
-class ForBalls(_Products, PythonCodePrinter):  # type: ignore[misc]
-    """Python for python-flint. Constants are enclosed when called, at the precision then set."""
-
-    longest = 10**6  # flint's own power is NaN for a ball that contains 0, even for x**2
-
-    def _print(self, expr: Any, **options: Any) -> str:
-        # A step or a modulus has no ball code: a comparison of balls is False on both sides of a
-        # kink that they straddle, and would give a number there.
-        if isinstance(expr, sympy.Basic) and not isinstance(expr, SMOOTH):
-            raise BadInput(f"{expr} cannot be enclosed in ball arithmetic; use smooth functions")
-        return str(super()._print(expr, **options))
-
-    def _print_Rational(self, expr: Any) -> str:
-        return f"(arb({expr.p})/{expr.q})"
-
-    def _print_Pi(self, expr: Any) -> str:
-        return "arb.pi()"
-
-    def _print_Exp1(self, expr: Any) -> str:
-        return "arb(1).exp()"
-
-
-class ForJavaScript(_Products, JavascriptCodePrinter):  # type: ignore[misc]
+class ForJavaScript(Products, JavascriptCodePrinter):  # type: ignore[misc]
     """JavaScript with integer powers as products."""
 
     def _print_Rational(self, expr: Any) -> str:

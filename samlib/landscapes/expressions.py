@@ -1,17 +1,16 @@
 """From what a user writes to a SymPy expression of known functions and exact numbers.
 
-Strings are checked before SymPy sees them, because it evaluates them: only arithmetic, the names of
-the symbols and the functions listed here pass, and no power of numbers that would fill the memory.
-Not covered: an expression that is merely enormous (thousands of terms) takes SymPy as long as it
-takes, and an expression that is already a SymPy object was evaluated before it came here.
+SymPy would evaluate a string as Python, so strings are read here, node by node of their syntax:
+arithmetic, names and the functions listed pass, and no power that would fill the memory. Not
+covered: an expression that is merely enormous (thousands of terms) takes SymPy as long as it takes,
+and an expression that is already a SymPy object was evaluated before it came here.
 """
 
 from __future__ import annotations
 
 import ast
-import math
-import re
-from fractions import Fraction
+import operator
+from decimal import Decimal
 from typing import Any
 
 import sympy
@@ -23,22 +22,8 @@ FUNCTIONS = [
     *("sinh", "cosh", "tanh", "asinh", "acosh", "atanh"),
 ]
 KINKS = [sympy.Abs, sympy.Max, sympy.Min, sympy.Piecewise, sympy.sign, sympy.Heaviside]
-
-_WORDS = {
-    *FUNCTIONS,
-    *(k.__name__ for k in KINKS),
-    "abs",
-    "ln",
-    "Rational",
-    "Integer",
-    "Float",
-    "S",
-}
 _VOCABULARY = ", ".join(FUNCTIONS + [k.__name__ for k in KINKS])
-_SYNTAX = (
-    *(ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Call, ast.Tuple),
-    *(ast.Name, ast.Load, ast.Constant, ast.operator, ast.unaryop, ast.boolop, ast.cmpop),
-)
+
 #: the types of node that an expression without kinks is made of (√ is a power)
 SMOOTH = (
     *(sympy.Add, sympy.Mul, sympy.Pow, sympy.Symbol, sympy.Rational),
@@ -50,13 +35,25 @@ _NODES = (
     *(sympy.functions.elementary.piecewise.ExprCondPair, sympy.core.relational.Relational),
     *(sympy.And, sympy.Or, sympy.Not, type(sympy.true), type(sympy.false)),
 )
+
+_CALLS = {n: getattr(sympy, n) for n in FUNCTIONS} | {k.__name__: k for k in KINKS}
+_CALLS |= {"abs": sympy.Abs, "ln": sympy.log, "Rational": sympy.Rational}
+_CONSTANTS = {n: getattr(sympy, n) for n in ("pi", "E", "I", "oo", "zoo", "nan")}
+_OPERATORS: dict[type[ast.AST], Any] = {
+    **{ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul},
+    **{ast.Div: operator.truediv, ast.USub: operator.neg, ast.UAdd: operator.pos},
+    **{ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge},
+    **{ast.BitAnd: operator.and_, ast.BitOr: operator.or_, ast.Invert: operator.invert},
+    ast.Pow: lambda base, power: _power(base, power),
+}
+_GRAMMAR = (ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context)
+
 _LARGEST = sympy.Integer(2) ** 1023  # of float64, nearly
 _BITS = 10_000  # a power of numbers may not be longer when written out
-_EXPONENT = re.compile(r"(?<![\w.])(?:\d+\.?\d*|\.\d+)[eE][+-]?\d{4,}")
 
 
 def read(expr: Any, symbols: tuple[Any, ...]) -> Any:
-    """``expr`` as a real SymPy expression of ``symbols`` alone, its decimals as exact rationals.
+    """A text or SymPy expression as a real expression of ``symbols``, its decimals exact rationals.
 
     Raises
     ------
@@ -64,10 +61,10 @@ def read(expr: Any, symbols: tuple[Any, ...]) -> Any:
         If it has an unlisted symbol, a function outside the vocabulary, a number that is not real
         or outside the range of float64, or a Piecewise without a last branch for all other cases.
     """
-    if isinstance(expr, str):
-        _check_text(expr)
     try:
-        tree = sympy.sympify(expr, locals={s.name: s for s in symbols}, rational=True)
+        tree = _parse(expr, symbols) if isinstance(expr, str) else sympy.sympify(expr, strict=True)
+    except BadInput:
+        raise
     except (sympy.SympifyError, SyntaxError, TypeError, AttributeError, ValueError) as error:
         raise BadInput(f"expr = {expr!r} is nothing that SymPy can read: {error}") from error
     if not isinstance(tree, sympy.Expr):
@@ -89,6 +86,56 @@ def read(expr: Any, symbols: tuple[Any, ...]) -> Any:
     return tree
 
 
+def _parse(text: str, symbols: tuple[Any, ...]) -> Any:
+    """The SymPy object that ``text`` stands for; its parts are read first, without recursion."""
+    source = text.strip().replace("^", "**")
+    try:
+        tree = ast.parse(source, mode="eval").body
+    except (RecursionError, MemoryError) as error:
+        raise ValueError(error) from None
+    names = _CONSTANTS | {s.name: s for s in symbols}
+    values: dict[ast.AST, Any] = {}
+    for node in reversed(list(ast.walk(tree))):
+        parts = [values[child] for child in ast.iter_child_nodes(node) if child in values]
+        match node:
+            case ast.Constant(value=int()):
+                values[node] = sympy.sympify(node.value)
+            case ast.Constant(value=float()):
+                values[node] = _decimal(ast.get_source_segment(source, node) or "")
+            case ast.Name():
+                values[node] = names.get(node.id, sympy.Symbol(node.id))
+            case ast.Tuple():
+                values[node] = tuple(parts)
+            case ast.Call(func=ast.Name(id=name), keywords=[]) if name in _CALLS:
+                values[node] = _CALLS[name](*parts[1:])
+            case ast.BinOp(op=op) | ast.UnaryOp(op=op) | ast.Compare(ops=[op]) if (
+                type(op) in _OPERATORS
+            ):
+                values[node] = _OPERATORS[type(op)](*parts)
+            case _ if not isinstance(node, _GRAMMAR):
+                raise BadInput(
+                    f"expr uses {ast.unparse(node)[:80]}, more than arithmetic and functions; "
+                    f"rewrite it with {_VOCABULARY}"
+                )
+    return values[tree]
+
+
+def _decimal(digits: str) -> Any:
+    """The rational that a decimal of any length stands for."""
+    if abs(Decimal(digits).adjusted()) > 999:
+        raise BadInput(f"{digits} is beyond the range of float64; rescale")
+    return sympy.Rational(digits)
+
+
+def _power(base: Any, power: Any) -> Any:
+    """base**power, unless its numbers have too many digits when written out."""
+    numbers = [n for n in base.atoms(sympy.Rational) if n not in (0, 1, -1)]
+    length = max((max(int(n.p).bit_length(), int(n.q).bit_length()) for n in numbers), default=0)
+    if power.is_Rational and length * abs(power) > _BITS:
+        raise BadInput(f"({base})**({power})"[:60] + " is beyond the range of float64; rescale")
+    return base**power
+
+
 def _exact(number: Any) -> Any:
     """The rational that a SymPy Float stands for: its shortest decimal."""
     if not abs(number) < _LARGEST:
@@ -97,6 +144,7 @@ def _exact(number: Any) -> Any:
 
 
 def _check_number(node: Any) -> None:
+    """Refuse a number that is not real, or neither 0 nor in the range of float64."""
     try:
         value = node if node.is_Rational else node.evalf()
     except (OverflowError, MemoryError, ValueError):
@@ -105,48 +153,3 @@ def _check_number(node: Any) -> None:
         raise BadInput(f"{node} is no real number; give a finite real expression")
     if not (value == 0 or 1 / _LARGEST < abs(value) < _LARGEST):
         raise BadInput(f"{str(node)[:40]} is beyond the range of float64; rescale")
-
-
-def _check_text(text: str) -> None:
-    """Refuse a string that is more than arithmetic and known functions of names and numbers."""
-    try:
-        tree = ast.parse(text.strip().replace("^", "**"), mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise BadInput(f"expr = {text!r} is nothing that SymPy can read: {error}") from None
-    if _EXPONENT.search(text):
-        raise BadInput(f"expr = {text!r} has a number beyond the range of float64; rescale")
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            name = node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)
-            if name not in _WORDS or node.keywords:
-                raise BadInput(f"expr uses [{name!r}]; rewrite it with {_VOCABULARY}")
-        number = not isinstance(node, ast.Constant) or isinstance(node.value, int | float)
-        if not (isinstance(node, _SYNTAX) and number):
-            raise BadInput(f"expr = {text!r} is more than arithmetic and functions; rewrite it")
-    values: dict[ast.AST, Fraction | None] = {}
-    for node in reversed(list(ast.walk(tree))):  # parts first, without recursion
-        values[node] = _value(node, [values[c] for c in ast.iter_child_nodes(node)])
-
-
-def _value(node: ast.AST, parts: list[Fraction | None]) -> Fraction | None:
-    """The value of a node made of numbers alone, from its parts; a power's size is checked first.
-
-    None for all else, and for what is no rational number.
-    """
-    if isinstance(node, ast.Constant):
-        finite = isinstance(node.value, int) or math.isfinite(node.value)  # type: ignore[arg-type]
-        return Fraction(node.value) if finite else None  # type: ignore[arg-type]
-    if isinstance(node, ast.UnaryOp) and parts[-1] is not None:
-        return -parts[-1] if isinstance(node.op, ast.USub) else parts[-1]
-    if not isinstance(node, ast.BinOp) or parts[0] is None or parts[2] is None:
-        return None
-    a, b = parts[0], parts[2]
-    if isinstance(node.op, ast.Pow):
-        length = max(a.numerator.bit_length(), a.denominator.bit_length())
-        if a not in (0, 1, -1) and length * abs(b) > _BITS:
-            raise BadInput(f"{ast.unparse(node)[:40]} is beyond the range of float64; rescale")
-        return a ** int(b) if b.denominator == 1 and (a != 0 or b >= 0) else None
-    if isinstance(node.op, ast.Div):
-        return a / b if b else None
-    simple = {ast.Add: a + b, ast.Sub: a - b, ast.Mult: a * b}
-    return simple.get(type(node.op))

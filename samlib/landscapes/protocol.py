@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -35,8 +36,15 @@ def is_dense(landscape: Smooth) -> bool:
     return landscape.dim <= DENSE or not hasattr(landscape, "hvp")
 
 
-def hvp(landscape: Any, x: Array, v: Array) -> Array:
-    """Return the Hessian at ``x`` times ``v``, both (d,)."""
-    if hasattr(landscape, "hvp"):
-        return np.asarray(landscape.hvp(x, v), dtype=float)
-    return np.asarray(landscape.hess(x) @ v, dtype=float)
+def hessian(landscape: Any, x: Array) -> Any:
+    """∇²f at x (..., d), a matrix (..., d, d); above ``DENSE`` variables an operator, x (d,)."""
+    if is_dense(landscape):
+        return np.asarray(landscape.hess(x), dtype=float)
+    return operator(landscape.dim, lambda v: landscape.hvp(x, v))
+
+
+def operator(dim: int, product: Callable[[Array], Any]) -> Any:
+    """The SciPy linear operator of a real matrix (dim, dim) given by its product with a vector."""
+    from scipy.sparse.linalg import LinearOperator
+
+    return LinearOperator((dim, dim), matvec=lambda v: product(np.ravel(v)), dtype=float)

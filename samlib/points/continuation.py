@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from samlib.errors import BadInput, check_number
-from samlib.landscapes.protocol import Array, Smooth, is_dense
-from samlib.points.lagrange import Lagrange, as_point, check_rho, stationary_image
+from samlib.errors import BadInput, check_box, check_number, check_point, check_rho
+from samlib.landscapes.protocol import Array, Smooth, operator
+from samlib.points.lagrange import Lagrange, stationary_image
 from samlib.points.solvers import solve
 
 _MIN_GRAD = 1e-6
-
-
-class Start(Protocol):
-    """A point to start from, such as a ``HallucinatedPoint``."""
-
-    @property
-    def x(self) -> Array:
-        """The point, (d,)."""
-
-    @property
-    def image(self) -> Array:
-        """Its image, (d,)."""
-
-    @property
-    def rho(self) -> float:
-        """Its radius."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +34,7 @@ class Branch:
 
 def continue_in_rho(
     landscape: Smooth,
-    point: Start,
+    point: Any,
     rho_end: float,
     *,
     max_step: float | None = None,
@@ -62,14 +45,25 @@ def continue_in_rho(
     """Follow ``point`` from its radius towards ``rho_end``; its image stays fixed.
 
     Solves ∇f(x) + μ(x − x_*)/ρ = 0, ‖x − x_*‖ = ρ in (x, μ, ρ) along the arclength of (x, ρ),
-    which goes smoothly round folds; with ``past_folds`` it goes on there, so ρ turns back.
+    which goes smoothly round folds.
 
     Parameters
     ----------
-    max_step:
+    landscape
+        f.
+    point
+        Where to start, such as a :class:`~samlib.points.search.HallucinatedPoint`: anything with
+        ``x`` and ``image`` (d,) and ``rho``.
+    rho_end
+        The radius to follow it to.
+    max_step
         Longest step of arclength, by default |rho_end − ρ|/50.
-    box:
+    past_folds
+        Whether to go on where ρ turns round.
+    box
         d pairs (low, high); the branch ends where it leaves them. Default: no bound.
+    max_points
+        The branch ends as "too long" when it has so many points.
 
     Raises
     ------
@@ -78,10 +72,8 @@ def continue_in_rho(
     """
     rho, rho_end = check_rho(point.rho), check_rho(rho_end)
     image = stationary_image(landscape, point.image)
-    bounds = np.array([[-np.inf, np.inf]] * landscape.dim if box is None else box, dtype=float)
-    if bounds.shape != (landscape.dim, 2):
-        raise BadInput(f"box has shape {bounds.shape}; pass {landscape.dim} pairs (low, high)")
-    x = as_point(landscape, point.x, "point.x")
+    bounds = check_box([(-np.inf, np.inf)] * landscape.dim if box is None else box, landscape.dim)
+    x = check_point("point.x", point.x, landscape.dim)
     system = Lagrange(landscape, image, rho)
     z = solve(system, system.lift(x))
     if not (z[-1] > _MIN_GRAD and np.linalg.norm(z[:-1] - x) <= 1e-4 * rho):
@@ -192,22 +184,18 @@ class _Path:
         lagrange = Lagrange(self.landscape, self.image, rho)
         normal = (z[:-1] - self.image) / rho
         column = np.append(-z[-1] / rho * normal, -(normal @ normal + 1) / 2)
-        if is_dense(self.landscape):
-            matrix = np.vstack([np.column_stack([lagrange.jacobian(z), column]), row])
+        jacobian = lagrange.jacobian(z)
+        if isinstance(jacobian, np.ndarray):
+            matrix = np.vstack([np.column_stack([jacobian, column]), row])
             try:
                 return np.asarray(np.linalg.solve(matrix, right))
             except np.linalg.LinAlgError:
                 return np.full(y.size, np.nan)
-        return _krylov(
-            lambda v: np.append(lagrange.product(z, v[:-1]) + v[-1] * column, row @ v), right
+        from scipy.sparse.linalg import gmres
+
+        products = operator(
+            y.size, lambda v: np.append(jacobian @ v[:-1] + v[-1] * column, row @ v)
         )
-
-
-def _krylov(product: Callable[[Array], Array], right: Array) -> Array:
-    from scipy.sparse.linalg import LinearOperator, gmres
-
-    shape = (right.size, right.size)
-    operator: Any = LinearOperator(shape, matvec=lambda v: product(np.ravel(v)), dtype=float)
-    return np.asarray(
-        gmres(operator, right, rtol=1e-10, restart=min(right.size, 300), maxiter=5)[0]
-    )
+        return np.asarray(
+            gmres(products, right, rtol=1e-10, restart=min(y.size, 300), maxiter=5)[0]
+        )

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from samlib.errors import BadInput, check_number
-from samlib.landscapes.protocol import Array, Smooth, hvp
+from samlib.errors import BadInput, check_point
+from samlib.landscapes.protocol import Array, Smooth, hessian, operator
 from samlib.points.solvers import solve
 
 _SAMPLE = 24  # points returned where a whole circle is critical
@@ -33,13 +34,9 @@ class Stationary:
         """∇f."""
         return np.asarray(self.landscape.grad(z), dtype=float)
 
-    def jacobian(self, z: Array) -> Array:
-        """Return the Hessian."""
-        return np.asarray(self.landscape.hess(z), dtype=float)
-
-    def product(self, z: Array, v: Array) -> Array:
-        """Hessian times vector."""
-        return hvp(self.landscape, z, v)
+    def jacobian(self, z: Array) -> Any:
+        """The Hessian."""
+        return hessian(self.landscape, z)
 
 
 @dataclass(eq=False)
@@ -57,72 +54,58 @@ class Lagrange:
         return np.concatenate([x, mu], -1)
 
     def residual(self, z: Array) -> Array:
-        """Return both left-hand sides, (..., d + 1)."""
+        """Both left-hand sides, (..., d + 1)."""
         normal = (z[..., :-1] - self.image) / self.rho
         top = np.asarray(self.landscape.grad(z[..., :-1]), dtype=float) + z[..., -1:] * normal
         gap = self.rho * (np.sum(normal * normal, -1, keepdims=True) - 1) / 2
         return np.concatenate([top, gap], -1)
 
-    def jacobian(self, z: Array) -> Array:
-        """Return the symmetric matrix [[H + (μ/ρ)I, n], [nᵀ, 0]]."""
+    def jacobian(self, z: Array) -> Any:
+        """The symmetric matrix [[H + (μ/ρ)I, n], [nᵀ, 0]]."""
         d = self.landscape.dim
+        normal, pull = (z[..., :-1] - self.image) / self.rho, z[..., -1:] / self.rho
+        curved = hessian(self.landscape, z[..., :-1])
+        if not isinstance(curved, np.ndarray):
+            return operator(
+                d + 1,
+                lambda v: np.append(
+                    curved @ v[:-1] + pull * v[:-1] + v[-1] * normal, normal @ v[:-1]
+                ),
+            )
         matrix = np.zeros((*z.shape[:-1], d + 1, d + 1))
-        matrix[..., :d, :d] = self.landscape.hess(z[..., :-1])
-        matrix[..., range(d), range(d)] += z[..., -1:] / self.rho
-        matrix[..., :d, d] = matrix[..., d, :d] = (z[..., :-1] - self.image) / self.rho
+        matrix[..., :d, :d] = curved
+        matrix[..., range(d), range(d)] += pull
+        matrix[..., :d, d] = matrix[..., d, :d] = normal
         return matrix
-
-    def product(self, z: Array, v: Array) -> Array:
-        """Return the same matrix times ``v``, from one Hessian-vector product."""
-        normal = (z[:-1] - self.image) / self.rho
-        top = hvp(self.landscape, z[:-1], v[:-1]) + z[-1] / self.rho * v[:-1] + v[-1] * normal
-        return np.append(top, normal @ v[:-1])
-
-
-def as_point(landscape: Smooth, value: ArrayLike, name: str) -> Array:
-    """Return ``value`` as a finite float64 vector (d,), or raise BadInput."""
-    try:
-        point = np.array(value, dtype=float)
-    except (TypeError, ValueError):
-        raise BadInput(f"{name} = {value!r} is not a vector of {landscape.dim} numbers") from None
-    if point.ndim == 0 and landscape.dim == 1:
-        point = point[None]
-    if point.shape != (landscape.dim,):
-        raise BadInput(
-            f"{name} has shape {point.shape}; pass one point of shape ({landscape.dim},), "
-            "a number for each variable of the landscape"
-        )
-    if not np.isfinite(point).all():
-        raise BadInput(f"{name} = {point} is not finite; pass {landscape.dim} finite numbers")
-    return point
-
-
-def check_rho(rho: float) -> float:
-    """Return ρ as a float; BadInput unless it is finite and positive."""
-    return check_number("rho", rho, strict=True, remedy="pass the radius of SAM's ascent step")
 
 
 def stationary_image(landscape: Smooth, image: ArrayLike, name: str = "image") -> Array:
-    """Return ``image`` polished to the limit of float64; BadInput unless it is stationary."""
-    given = as_point(landscape, image, name)
-    point = solve(Stationary(landscape), given)
+    """``image`` (d,) polished to the limit of float64.
+
+    Raises
+    ------
+    BadInput
+        Unless it is a critical point of f to 6 digits.
+    """
+    given, system = check_point(name, image, landscape.dim), Stationary(landscape)
+    point = solve(system, given)
     moved = float(np.linalg.norm(point - given))
     # what one unit in the last place of the coordinates changes in ∇f, with room
-    stiff = np.linalg.norm(hvp(landscape, point, np.ones(landscape.dim)))
+    stiff = np.linalg.norm(system.jacobian(point) @ np.ones(landscape.dim))
     allowed = max(1e-8, 1e-13 * float(stiff) * (1 + float(np.linalg.norm(point))))
-    force = float(np.linalg.norm(landscape.grad(point)))
+    force = float(np.linalg.norm(system.residual(point)))
     # written so that NaN fails
     if not (moved <= 1e-6 * (1 + np.linalg.norm(given)) and force <= allowed):
-        slope = float(np.linalg.norm(landscape.grad(given)))
+        slope = float(np.linalg.norm(system.residual(given)))
         raise BadInput(
             f"{name} = {given} is not stationary: ‖∇f‖ = {slope:.3g} there and 0 is needed; "
             "pass a critical point of f to 6 digits or more, such as critical_points returns"
         )
-    return point
+    return np.asarray(point)
 
 
 def circle_candidates(landscape: Smooth, centre: Array, rho: float, size: int = 2048) -> Array:
-    """Return the critical points (n, 2) of f on a circle, from a scan of ``size`` points.
+    """The critical points (n, 2) of f on a circle, from a scan of ``size`` points.
 
     They are the zeros of h(θ) = ⟨∇f, τ⟩, τ the unit tangent. Two zeros between neighbours of the
     grid, or a double one, are found through the zero of h′ between them. Where h vanishes on the

@@ -1,46 +1,26 @@
-"""Find hallucinated points, follow them in ρ and classify them.
+"""Find critical points, and hallucinated points of a given image and radius.
 
 The search is constrained optimisation (:mod:`samlib.points.lagrange`): the points with image x_*
 are the critical points of f on the sphere S_ρ(x_*) at which the gradient points inward. Everything
-here takes a :class:`samlib.Landscape` or any object of the same kind, such as :func:`from_torch`'s.
+here takes a :class:`samlib.Landscape` or any object of the same kind, such as
+:class:`samlib.landscapes.torch_loss.TorchLoss`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from samlib.errors import BadInput, check_number
-from samlib.landscapes.protocol import Array, Smooth, is_dense
-from samlib.landscapes.torch_loss import TorchLoss, from_torch
-from samlib.points.continuation import Branch, continue_in_rho
-from samlib.points.lagrange import (
-    Lagrange,
-    Stationary,
-    as_point,
-    check_rho,
-    circle_candidates,
-    stationary_image,
-)
+from samlib.errors import BadInput, check_box, check_point, check_rho, check_whole
+from samlib.landscapes.protocol import Array, Smooth, hessian, is_dense
+from samlib.points.lagrange import Lagrange, Stationary, circle_candidates, stationary_image
+from samlib.points.linearisation import ascend
 from samlib.points.solvers import levenberg, solve, symmetric_solve
-from samlib.points.stability import Classification, classify, critical_kind
-
-__all__ = [
-    "Branch",
-    "Classification",
-    "CriticalPoint",
-    "HallucinatedPoint",
-    "TorchLoss",
-    "classify",
-    "continue_in_rho",
-    "critical_points",
-    "find_hallucinated",
-    "from_torch",
-    "refine",
-    "two_point_guess",
-]
+from samlib.points.stability import critical_kind
 
 #: A point counts as found when ‖∇f(x⁺)‖ is at most this, or as small as float64 can make it.
 TOLERANCE = 1e-10
@@ -67,21 +47,24 @@ class HallucinatedPoint:
     rho: float
     grad_norm: float
     residual: float
+    landscape: Any = field(default=None, repr=False)
 
 
 def critical_points(
     landscape: Smooth, box: ArrayLike | None = None, starts: int | ArrayLike | None = None
 ) -> list[CriticalPoint]:
-    """Return the critical points of f in ``box``, sorted by coordinates.
+    """The critical points of f in ``box``, sorted by coordinates.
 
     Damped Newton from many starts at once; a critical point whose basin holds no start is missed.
     On a curve or surface of critical points the starts land at different points, all returned.
 
     Parameters
     ----------
-    box:
+    landscape
+        f, whose Hessians can be formed.
+    box
         d pairs (low, high), by default ``landscape.box``.
-    starts:
+    starts
         A number of starts spread over the box (default 400 per variable, at most 2000), or an
         array (n, d) of them.
 
@@ -91,14 +74,12 @@ def critical_points(
         For a box that is missing or not d increasing pairs, or starts of the wrong shape.
     """
     dim = landscape.dim
-    given = getattr(landscape, "box", None) if box is None else box
-    bounds = np.array([] if given is None else given, dtype=float)
-    if bounds.shape != (dim, 2) or not np.all(bounds[:, 0] < bounds[:, 1]):
-        raise BadInput(f"box = {given!r} must be {dim} pairs (low, high) with low < high")
-    low, high = bounds.T
-    seeds = _starts(starts, min(400 * dim, 2000), dim)
-    if starts is None or np.ndim(starts) == 0:
-        seeds = low + (high - low) * seeds
+    low, high = check_box(getattr(landscape, "box", None) if box is None else box, dim).T
+    seeds = _starts(
+        min(400 * dim, 2000) if starts is None else starts,
+        dim,
+        lambda number: low + (high - low) * _spread(number, dim),
+    )
     found = levenberg(Stationary(landscape), seeds, 150)
     slack = 1e-9 * (high - low)
     force = np.linalg.norm(landscape.grad(found), axis=-1)
@@ -108,7 +89,7 @@ def critical_points(
     good &= force <= np.maximum(TOLERANCE, 1e-14 * stiff * size)
     good &= np.isfinite(landscape.f(found))  # derivatives can outlive f: log x, x < 0
     points = []
-    keep = _distinct(list(found[good]), list(force[good]), 1e-6 * float(np.max(high - low)))
+    keep = _distinct(found[good], force[good], 1e-6 * float(np.max(high - low)))
     for x in found[good][keep]:
         values = np.linalg.eigvalsh(landscape.hess(x))
         points.append(CriticalPoint(x, float(landscape.f(x)), critical_kind(values), values))
@@ -118,7 +99,7 @@ def critical_points(
 def find_hallucinated(
     landscape: Smooth, image: ArrayLike, rho: float, *, starts: int | ArrayLike | None = None
 ) -> list[HallucinatedPoint]:
-    """Return the hallucinated points of radius ``rho`` whose image is ``image``, by coordinates.
+    """The hallucinated points of radius ``rho`` whose image is ``image``, by coordinates.
 
     d = 1: the two points of the sphere. d = 2: the zeros of the tangential derivative on a fine
     grid of the circle, with those that touch zero between two grid points. d ≥ 3: damped Newton
@@ -129,9 +110,13 @@ def find_hallucinated(
 
     Parameters
     ----------
-    image:
+    landscape
+        f.
+    image
         A critical point x_* of f, (d,), correct to 1e-6; it is polished.
-    starts:
+    rho
+        The radius ρ.
+    starts
         d ≥ 3 only: a number of starts on the sphere (default 256; 8 above 300 variables) or an
         array (n, d) of points to start from.
 
@@ -140,16 +125,24 @@ def find_hallucinated(
     BadInput
         If ``image`` is not stationary, has the wrong shape or is not finite, or ρ is not in (0, ∞).
     """
-    rho = check_rho(rho)
+    rho, dim, dense = check_rho(rho), landscape.dim, is_dense(landscape)
     centre = stationary_image(landscape, image)
     system = Lagrange(landscape, centre, rho)
-    if landscape.dim == 1:
+    if dim == 1:
         candidates = centre + rho * np.array([[-1.0], [1.0]])
-    elif landscape.dim == 2:
-        circle = circle_candidates(landscape, centre, rho)
-        candidates = levenberg(system, system.lift(circle))[:, :-1]
     else:
-        candidates = _from_starts(system, starts)
+        if dim == 2:
+            seeds = circle_candidates(landscape, centre, rho)
+        else:
+            number = 256 if dense else 8
+            seeds = _starts(
+                number if starts is None else starts,
+                dim,
+                lambda number: centre + rho * _directions(number, dim),
+            )
+        lifted = system.lift(seeds)
+        ends = levenberg(system, lifted) if dense else np.array([solve(system, z) for z in lifted])
+        candidates = ends[:, :-1]
     candidates = candidates[np.isfinite(candidates).all(-1)]
     found = [p for x in candidates if (p := _checked(system, x)) is not None]
     keep = _distinct([p.x for p in found], [p.residual for p in found], 1e-6 * max(1.0, rho))
@@ -157,11 +150,21 @@ def find_hallucinated(
 
 
 def refine(landscape: Smooth, x: ArrayLike, image: ArrayLike, rho: float) -> HallucinatedPoint:
-    """Return the hallucinated point that Newton's method reaches from the guess ``x`` (d,).
+    """The hallucinated point that Newton's method reaches from the guess ``x`` (d,).
 
-    BadInput if it reaches none, or for unusable arguments as in :func:`find_hallucinated`.
+    Parameters
+    ----------
+    landscape, image, rho
+        As for :func:`find_hallucinated`.
+    x
+        Where to start, (d,).
+
+    Raises
+    ------
+    BadInput
+        If it reaches none, or for unusable arguments.
     """
-    rho, start = check_rho(rho), as_point(landscape, x, "x")
+    rho, start = check_rho(rho), check_point("x", x, landscape.dim)
     system = Lagrange(landscape, stationary_image(landscape, image), rho)
     end = solve(system, system.lift(start))[:-1]
     point = _checked(system, end) if np.isfinite(end).all() else None
@@ -174,7 +177,7 @@ def refine(landscape: Smooth, x: ArrayLike, image: ArrayLike, rho: float) -> Hal
 
 
 def two_point_guess(landscape: Smooth, x_c: ArrayLike, image: ArrayLike, rho: float) -> Array:
-    """Return the first-order hallucinated point x_c + (ρ − D)H_c⁻¹n/q near the critical point x_c.
+    """The first-order hallucinated point x_c + (ρ − D)H_c⁻¹n/q near the critical point x_c.
 
     D = ‖x_c − x_*‖, n = (x_c − x_*)/D, q = nᵀH_c⁻¹n (theory §1, two critical points suffice). It
     exists for ρ near D, above D if q < 0 and below if q > 0, with ‖∇f‖ ≈ |ρ − D|/|q|.
@@ -192,8 +195,9 @@ def two_point_guess(landscape: Smooth, x_c: ArrayLike, image: ArrayLike, rho: fl
     if distance <= 1e-6:
         raise BadInput(f"x_c = {start} is the image itself; pass another critical point")
     normal = (start - end) / distance
-    step = symmetric_solve(Stationary(landscape), start, normal)
-    left = np.linalg.norm(Stationary(landscape).product(start, step) - normal)
+    curved = hessian(landscape, start)
+    step = symmetric_solve(curved, normal)
+    left = np.linalg.norm(curved @ step - normal)
     q = float(normal @ step)
     if not (left < 1e-6 and abs(q) > 1e-12 * float(np.linalg.norm(step))):
         raise BadInput(
@@ -205,34 +209,28 @@ def two_point_guess(landscape: Smooth, x_c: ArrayLike, image: ArrayLike, rho: fl
     return np.asarray(start + (rho - distance) / q * step, dtype=float)
 
 
-def _starts(starts: int | ArrayLike | None, default: int, dim: int) -> Array:
-    """Return an array (n, d) as given, or that many points spread over the unit cube."""
-    if starts is None or np.ndim(starts) == 0:
-        number = default if starts is None else check_number("starts", float(starts), 1)  # type: ignore[arg-type]
-        if dim <= 2:  # a regular grid leaves no gaps
-            side = np.linspace(0, 1, int(np.ceil(number ** (1 / dim))) + 2)[1:-1]
-            return np.stack(np.meshgrid(*[side] * dim, indexing="ij"), -1).reshape(-1, dim)
-        return np.random.default_rng(0).random((int(number), dim))
+def _starts(starts: int | ArrayLike, dim: int, draw: Callable[[int], Array]) -> Array:
+    """The array (n, d) given, or what ``draw`` makes of the number given."""
+    if np.ndim(starts) == 0:
+        return draw(check_whole("starts", starts))
     seeds = np.array(starts, dtype=float)
     if seeds.ndim != 2 or seeds.shape[1] != dim or not np.isfinite(seeds).all():
         raise BadInput(f"starts has shape {seeds.shape}; pass a number or finite points (n, {dim})")
     return seeds
 
 
-def _from_starts(system: Lagrange, starts: int | ArrayLike | None) -> Array:
-    """Run Newton's method on Lagrange's system in d ≥ 3; return where it ends, (n, d)."""
-    dim = system.landscape.dim
-    dense = is_dense(system.landscape)
-    if starts is None or np.ndim(starts) == 0:
-        number = len(_starts(starts, 256 if dense else 8, 1))
-        directions = np.random.default_rng(0).standard_normal((number, dim))
-        directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
-        seeds = system.image + system.rho * directions
-    else:
-        seeds = _starts(starts, 0, dim)
-    if dense:
-        return levenberg(system, system.lift(seeds))[:, :-1]
-    return np.array([solve(system, system.lift(x))[:-1] for x in seeds])
+def _spread(number: int, dim: int) -> Array:
+    """At least ``number`` points of the unit cube, the same ones each time, (n, d)."""
+    if dim <= 2:  # a regular grid leaves no gaps
+        side = np.linspace(0, 1, int(np.ceil(number ** (1 / dim))) + 2)[1:-1]
+        return np.stack(np.meshgrid(*[side] * dim, indexing="ij"), -1).reshape(-1, dim)
+    return np.random.default_rng(0).random((number, dim))
+
+
+def _directions(number: int, dim: int) -> Array:
+    """``number`` points of the unit sphere, the same ones each time, (n, d)."""
+    directions = np.random.default_rng(0).standard_normal((number, dim))
+    return np.asarray(directions / np.linalg.norm(directions, axis=-1, keepdims=True))
 
 
 def _checked(system: Lagrange, x: Array) -> HallucinatedPoint | None:
@@ -242,43 +240,36 @@ def _checked(system: Lagrange, x: Array) -> HallucinatedPoint | None:
     best of some neighbours a few units in the last place away is taken, and ‖∇f(x⁺)‖ must be no
     larger than the spread that rounding makes among them.
     """
-    cloud, allowed, rng = x[None], TOLERANCE, np.random.default_rng(0)
-    norm, plus, residual = _ascend(system, cloud)
-    best = 0
+    f, rho, rng = system.landscape, system.rho, np.random.default_rng(0)
+
+    def step(cloud: Array) -> tuple[Array, Array, Array]:
+        norm, plus = ascend(f, cloud, rho)
+        return norm, plus, np.linalg.norm(f.grad(plus), axis=-1)
+
+    cloud, allowed, best = x[None], TOLERANCE, 0
+    norm, plus, residual = step(cloud)
     # written so that NaN fails
-    if not (norm[0] > MIN_GRAD and np.linalg.norm(plus[0] - system.image) <= 1e-6 * system.rho):
+    if not (norm[0] > MIN_GRAD and np.linalg.norm(plus[0] - system.image) <= 1e-6 * rho):
         return None
     # in two variables a large enough cloud nearly always holds a point within the tolerance
     for reach, number in ((8, 2**8), (64, 2**14))[: 2 if x.size <= 2 else 1]:
         if residual[best] > TOLERANCE:
             ulps = rng.integers(-reach, reach + 1, (number, x.size))
             cloud = np.vstack([x, x + ulps * np.spacing(np.abs(x))])
-            norm, plus, residual = _ascend(system, cloud)
+            norm, _, residual = step(cloud)
             best = int(np.argmin(residual))
             allowed = max(allowed, float(np.max(residual) - residual[best]))
     if not (norm[best] > MIN_GRAD and residual[best] <= allowed):
         return None
-    if not np.isfinite(system.landscape.f(cloud[best])):  # outside its domain
+    if not np.isfinite(f.f(cloud[best])):  # outside its domain
         return None
     return HallucinatedPoint(
-        x=cloud[best].copy(),
-        image=system.image.copy(),
-        rho=system.rho,
-        grad_norm=float(norm[best]),
-        residual=float(residual[best]),
+        cloud[best].copy(), system.image.copy(), rho, float(norm[best]), float(residual[best]), f
     )
 
 
-def _ascend(system: Lagrange, x: Array) -> tuple[Array, Array, Array]:
-    """For each row of ``x`` (n, d): ‖∇f(x)‖, x⁺ and ‖∇f(x⁺)‖."""
-    gradient = np.asarray(system.landscape.grad(x), dtype=float)
-    norm = np.linalg.norm(gradient, axis=-1)
-    plus = x + system.rho * gradient / np.where(norm > 0, norm, 1.0)[:, None]
-    return norm, plus, np.linalg.norm(system.landscape.grad(plus), axis=-1)
-
-
-def _distinct(points: list[Array], badness: list[float], distance: float) -> list[int]:
-    """Return which points to keep, the best of each cluster, in the order of their coordinates."""
+def _distinct(points: Any, badness: Any, distance: float) -> list[int]:
+    """Which points to keep, the best of each cluster, in the order of their coordinates."""
     kept: list[int] = []
     for i in np.argsort(badness, kind="stable"):
         if all(np.linalg.norm(points[j] - points[i]) > distance for j in kept):

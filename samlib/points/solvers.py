@@ -1,30 +1,20 @@
-"""Solve F(z) = 0 where the Jacobian of F is symmetric: many starts at once, or without matrices."""
+"""Solve F(z) = 0 where the Jacobian of F is symmetric: many starts at once, or without matrices.
+
+A *system* has ``residual(z)``, F on arrays (..., n), and ``jacobian(z)``, its symmetric Jacobian: a
+matrix (..., n, n), or a SciPy linear operator where the Hessians of its ``landscape`` are not
+formed, z (n,).
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
-from samlib.landscapes.protocol import Array, Smooth, is_dense
+from samlib.landscapes.protocol import Array, is_dense
 
 
-class System(Protocol):
-    """F: R^n → R^n on arrays (..., n), with a symmetric Jacobian J."""
-
-    landscape: Smooth
-
-    def residual(self, z: Array) -> Array:
-        """F, (..., n)."""
-
-    def jacobian(self, z: Array) -> Array:
-        """J, (..., n, n)."""
-
-    def product(self, z: Array, v: Array) -> Array:
-        """J at ``z`` (n,) times ``v`` (n,)."""
-
-
-def levenberg(system: System, z: Array, steps: int = 100) -> Array:
+def levenberg(system: Any, z: Array, steps: int = 100) -> Array:
     """Solve F(z) = 0 from each row of ``z`` (B, n) at once; rows come back as far as they got.
 
     Levenberg–Marquardt through the eigenvectors of J: the step −J(J² + λ)⁻¹F is Newton's as
@@ -63,11 +53,11 @@ def levenberg(system: System, z: Array, steps: int = 100) -> Array:
     return z
 
 
-def newton_free(system: System, z: Array, steps: int = 40) -> Array:
+def newton_free(system: Any, z: Array, steps: int = 40) -> Array:
     """Solve F(z) = 0 from ``z`` (n,) with products Jv only: Newton's method, damped, by MINRES."""
     size = float(np.linalg.norm(system.residual(z)))
     for _ in range(steps):
-        step = symmetric_solve(system, z, -system.residual(z))
+        step = symmetric_solve(system.jacobian(z), -system.residual(z))
         for shrink in (1.0, 0.5, 0.1, 0.01):
             new = float(np.linalg.norm(system.residual(z + shrink * step)))
             if new < size:
@@ -78,19 +68,17 @@ def newton_free(system: System, z: Array, steps: int = 40) -> Array:
     return z
 
 
-def solve(system: System, z: Array) -> Array:
+def solve(system: Any, z: Array) -> Array:
     """Refine the root of ``system`` near ``z`` (n,) to the limit of float64."""
     if is_dense(system.landscape):
         return np.asarray(levenberg(system, z[None])[0])
     return newton_free(system, z)
 
 
-def symmetric_solve(system: System, z: Array, right: Array) -> Array:
-    """Return the least-squares solution of J(z)v = ``right``, by MINRES where J is not formed."""
-    if is_dense(system.landscape):
-        return np.asarray(np.linalg.lstsq(system.jacobian(z), right, rcond=None)[0])
-    from scipy.sparse.linalg import LinearOperator, minres
+def symmetric_solve(jacobian: Any, right: Array, tol: float = 1e-12) -> Array:
+    """The least-squares solution v of Jv = ``right``, by MINRES where J is an operator."""
+    if isinstance(jacobian, np.ndarray):
+        return np.asarray(np.linalg.lstsq(jacobian, right, rcond=None)[0])
+    from scipy.sparse.linalg import minres
 
-    shape = (z.size, z.size)
-    operator = LinearOperator(shape, matvec=lambda v: system.product(z, np.ravel(v)), dtype=float)
-    return np.asarray(minres(operator, right, rtol=1e-12, maxiter=4 * z.size)[0])
+    return np.asarray(minres(jacobian, right, rtol=tol, maxiter=4 * len(right))[0])

@@ -2,57 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from samlib.errors import BadInput
-from samlib.landscapes.protocol import Array, Smooth, hvp, is_dense
-from samlib.points.lagrange import as_point, check_rho, stationary_image
+from samlib.errors import BadInput, check_point, check_rho
+from samlib.landscapes.protocol import Array, operator
+from samlib.points.lagrange import stationary_image
+from samlib.points.linearisation import Linearisation, linearise
+from samlib.points.solvers import symmetric_solve
 
 _ZERO = 1e-10  # eigenvalues this small relative to the largest count as zero
 
 
 @dataclass(frozen=True, eq=False)
-class Classification:
-    """What SAM's map T(x) = x − η∇f(x⁺) does near the hallucinated point ``x``.
+class Classification(Linearisation):
+    """What SAM's map T(x) = x − η∇f(x⁺) does near a hallucinated point: see also its base.
 
-    Up to 300 variables ``A`` = H_*(I + (ρ/‖g‖)P H_h) is a matrix (d, d), ``eigenvalues`` holds all
-    of its eigenvalues by real part, and ``S`` (d−1, d−1) is ρ/‖g‖ times the Riemannian Hessian of f
-    on the sphere in an orthonormal basis of the tangent space. Above, ``A`` and ``S`` are SciPy
-    linear operators on R^d (S with an eigenvalue 1 along the normal), and ``eigenvalues`` holds two
-    each of largest modulus, of those nearest 0 and, where they stand apart, of smallest real part:
-    enough for ``kind`` as a rule, and ``eta_max`` is then what they allow, an upper bound.
-
-    ``kind`` is "attracting" (every Re λ > 0: SAM converges from nearby for 0 < η < ``eta_max``),
-    "repelling" (no direction attracts, whatever η), "saddle" (some do), or "neutral" (some λ = 0,
-    all others Re λ > 0). ``normally_attracting`` says of a neutral point that 0 is semisimple, so
-    that a manifold of hallucinated points through it attracts, again for η < ``eta_max``, which
-    then leaves the zeros out. ``eta_max`` = min 2 Re λ/|λ|² and None where there is none.
-    ``image_kind`` is "minimizer", "saddle", "maximizer" or "degenerate" (singular H_*).
+    Attributes
+    ----------
+    eigenvalues
+        Those of A, by real part: all of them up to 300 variables. Above, two each of largest
+        modulus, of those nearest 0 and, where they stand apart, of smallest real part: enough for
+        ``kind`` as a rule, and ``eta_max`` is then what they allow, an upper bound.
+    kind
+        "attracting": every Re λ > 0, SAM converges from nearby for 0 < η < ``eta_max``;
+        "repelling": no direction attracts, whatever η; "saddle": some do; "neutral": some λ = 0,
+        all others Re λ > 0.
+    eta_max
+        min 2 Re λ/|λ|², or None where there is none.
+    image_kind
+        "minimizer", "saddle", "maximizer" or "degenerate" (singular H(x⁺)).
+    normally_attracting
+        Of a neutral point, whether 0 is semisimple, so that a manifold of hallucinated points
+        through it attracts, again for η < ``eta_max``, which then leaves the zeros out.
     """
 
-    x: Array
-    image: Array
-    rho: float
-    grad: Array
-    grad_norm: float
-    A: Any
-    S: Any
     eigenvalues: NDArray[Any]
     eta_max: float | None
     kind: str
     image_kind: str
     normally_attracting: bool
-
-    def jacobian(self, eta: float) -> Any:
-        """DT = I − ηA, a matrix (d, d), or a linear operator above 300 variables."""
-        if isinstance(self.A, np.ndarray):
-            return np.eye(len(self.x)) - eta * self.A
-        return _operator(len(self.x), lambda v: v - eta * self.A.matvec(v))
 
 
 def critical_kind(eigenvalues: Array) -> str:
@@ -65,8 +57,19 @@ def critical_kind(eigenvalues: Array) -> str:
     return "maximizer" if np.all(eigenvalues < 0) else "saddle"
 
 
-def classify(landscape: Smooth, x_h: ArrayLike, rho: float) -> Classification:
-    """Classify the hallucinated point ``x_h`` (d,) of radius ρ.
+def classify(
+    landscape: Any, x_h: ArrayLike | None = None, rho: float | None = None
+) -> Classification:
+    """Classify a hallucinated point: ``classify(point)`` or ``classify(landscape, x_h, rho)``.
+
+    Parameters
+    ----------
+    landscape
+        A landscape, or a point that :func:`samlib.find_hallucinated` found and that knows its own.
+    x_h
+        The point, (d,).
+    rho
+        Its radius ρ.
 
     Raises
     ------
@@ -74,119 +77,94 @@ def classify(landscape: Smooth, x_h: ArrayLike, rho: float) -> Classification:
         If ``x_h`` is not hallucinated (∇f(x_h) is zero to 1e-8, or x⁺ is not a critical point to
         1e-6), has the wrong shape or is not finite, or ρ is not in (0, ∞).
     """
-    rho, x = check_rho(rho), as_point(landscape, x_h, "x_h")
-    grad = np.asarray(landscape.grad(x), dtype=float)
-    norm = float(np.linalg.norm(grad))
-    if not norm > 1e-8:  # NaN too
+    if x_h is None and rho is None:
+        landscape, x_h, rho = landscape.landscape, landscape.x, landscape.rho
+    rho, x = check_rho(rho), check_point("x_h", x_h, landscape.dim)
+    near = linearise(landscape, x, rho)
+    if not near.grad_norm > 1e-8:  # NaN too
         raise BadInput(
-            f"x_h = {x} is not hallucinated: ‖∇f(x_h)‖ = {norm:.3g} must be positive; "
+            f"x_h = {x} is not hallucinated: ‖∇f(x_h)‖ = {near.grad_norm:.3g} must be positive; "
             "it is a critical point of f itself"
         )
     try:
-        image = stationary_image(landscape, x + rho * grad / norm, "x⁺")
+        near = replace(near, image=stationary_image(landscape, near.image, "x⁺"))
     except BadInput as error:
         raise BadInput(
             f"x_h = {x} is not hallucinated for rho = {rho}: {error}; or use find_hallucinated"
         ) from None
-    if is_dense(landscape):
-        return _dense(landscape, x, image, rho, grad, norm)
-    return _free(landscape, x, image, rho, grad, norm)
+    eigenvalues, curvatures, zero, semisimple = _spectrum(near)
+    kind, eta_max, normally = _verdict(eigenvalues, zero, semisimple)
+    return Classification(
+        **{k.name: getattr(near, k.name) for k in fields(near)},
+        eigenvalues=eigenvalues,
+        eta_max=eta_max,
+        kind=kind,
+        image_kind=critical_kind(curvatures),
+        normally_attracting=normally,
+    )
 
 
-def _dense(
-    landscape: Smooth, x: Array, image: Array, rho: float, grad: Array, norm: float
-) -> Classification:
-    here, there = np.asarray(landscape.hess(x)), np.asarray(landscape.hess(image))
-    u = grad / norm
-    bent = rho / norm * here
-    a = there @ (np.eye(len(x)) + bent - np.outer(u, u @ bent))
-    # the columns of a complete QR of u after the first span the tangent space
-    basis = np.linalg.qr(u[:, None], mode="complete")[0][:, 1:]
-    s = np.eye(len(x) - 1) + basis.T @ bent @ basis
+def _spectrum(near: Linearisation) -> tuple[NDArray[Any], Array, NDArray[np.bool_], bool]:
+    """Eigenvalues of A and of H(x⁺), which of A's count as zero, and whether 0 is semisimple."""
+    a, there = near.A, near.H_image
+    if not isinstance(a, np.ndarray):
+        eigenvalues = _extremes(a, operator(len(near.u), lambda v: _inverse(near, v)))
+        ends = _extremes(there, operator(len(near.u), lambda v: _minres(there, v))).real
+        return eigenvalues, ends, np.abs(eigenvalues) <= 1e-9 * np.abs(eigenvalues).max(), False
     eigenvalues = np.sort_complex(np.linalg.eigvals(a))
     if not np.any(eigenvalues.imag):
         eigenvalues = eigenvalues.real
     left, singular, right = np.linalg.svd(a)
     empty = singular <= 1e-11 * singular[0]
-    size = np.abs(eigenvalues)
-    order = np.argsort(size)
     # 0 is semisimple iff no left null vector is orthogonal to all right ones
     pairing = left[:, empty].T @ right[empty].T
     semisimple = bool(np.linalg.svd(pairing, compute_uv=False).min(initial=1.0) > 1e-6)
     # a defective zero of multiplicity m comes out of rounding as a ring of radius eps^(1/m)
+    size = np.abs(eigenvalues)
     count = int(empty.sum()) if semisimple else int(np.sum(size <= 1e-5 * singular[0]))
-    zero = np.zeros(len(x), dtype=bool)
-    zero[order[:count]] = True
-    kind, eta_max, normally = _verdict(eigenvalues, zero, semisimple)
-    return Classification(
-        x=x, image=image, rho=rho, grad=grad, grad_norm=norm, A=a, S=s, eigenvalues=eigenvalues,
-        eta_max=eta_max, kind=kind, image_kind=critical_kind(np.linalg.eigvalsh(there)),
-        normally_attracting=normally,
-    )  # fmt: skip
+    zero = np.zeros(len(size), dtype=bool)
+    zero[np.argsort(size)[:count]] = True
+    return eigenvalues, np.linalg.eigvalsh(there), zero, semisimple
 
 
-def _free(
-    landscape: Smooth, x: Array, image: Array, rho: float, grad: Array, norm: float
-) -> Classification:
-    d, u = len(x), grad / norm
-
-    def tangential(v: Array) -> Array:
-        bent = rho / norm * hvp(landscape, x, v)
-        return v + bent - u * (u @ bent)
-
-    there = _operator(d, lambda v: hvp(landscape, image, v))
-    a = _operator(d, lambda v: hvp(landscape, image, tangential(v)))
-    s = _operator(d, lambda v: u * (u @ v) + tangential(v - u * (u @ v)))
-
-    def inverse(v: Array) -> Array:
-        """A⁻¹v = M⁻¹H_*⁻¹v; M passes the component along u on, and is S across it."""
-        w = _minres(there, v)
-        along = (u @ w) * u
-        return along + _minres(s, w - tangential(along))
-
-    eigenvalues = _extremes(a, _operator(d, inverse))
-    ends = _extremes(there, _operator(d, lambda v: _minres(there, v))).real
-    zero = np.abs(eigenvalues) <= 1e-9 * np.abs(eigenvalues).max()
-    kind, eta_max, normally = _verdict(eigenvalues, zero, semisimple=False)
-    return Classification(
-        x=x, image=image, rho=rho, grad=grad, grad_norm=norm, A=a, S=s, eigenvalues=eigenvalues,
-        eta_max=eta_max, kind=kind, image_kind=critical_kind(ends), normally_attracting=normally,
-    )  # fmt: skip
+def _inverse(near: Linearisation, v: Array) -> Array:
+    """A⁻¹v = M⁻¹H(x⁺)⁻¹v; M passes the component along u on, and is S across it."""
+    w = _minres(near.H_image, v)
+    along = (near.u @ w) * near.u
+    return np.asarray(along + _minres(near.S, w - near.M @ along))
 
 
-def _minres(operator: Any, right: Array) -> Array:
-    from scipy.sparse.linalg import minres
-
-    return np.asarray(minres(operator, right, rtol=1e-14, maxiter=4 * len(right))[0])
+def _minres(symmetric: Any, right: Array) -> Array:
+    return symmetric_solve(symmetric, right, tol=1e-14)
 
 
-def _extremes(operator: Any, inverse: Any) -> NDArray[Any]:
+def _extremes(matrix: Any, inverse: Any) -> NDArray[Any]:
     """Eigenvalues of largest modulus, nearest 0 and, if they stand apart, of smallest real part.
 
     0 stands for the nearest ones where the inverse cannot be applied: the operator is singular.
     """
     from scipy.sparse.linalg import ArpackNoConvergence, eigs
 
-    d = operator.shape[0]
+    d = matrix.shape[0]
     start = np.random.default_rng(0).standard_normal(d)
-    plain = {"k": 2, "v0": start, "ncv": min(d, 40), "return_eigenvectors": False}
-    found = [eigs(operator, which="LM", tol=1e-10, **plain)]
+
+    def few(of: Any, which: str, ncv: int, **options: Any) -> NDArray[Any]:
+        ncv = min(d, ncv)
+        return np.asarray(
+            eigs(of, 2, which=which, v0=start, ncv=ncv, return_eigenvectors=False, **options)
+        )
+
+    found = [few(matrix, "LM", 40, tol=1e-10)]
     try:  # a few restarts show an eigenvalue far to the left; those crowded near 0 come next
-        found.append(eigs(operator, which="SR", tol=1e-6, maxiter=20, **plain))
+        found.append(few(matrix, "SR", 40, tol=1e-6, maxiter=20))
     except ArpackNoConvergence as error:
         found.append(error.eigenvalues)
-    back = operator @ (inverse @ start)
+    back = matrix @ (inverse @ start)
     if np.linalg.norm(back - start) > 1e-3 * np.linalg.norm(start):
         found.append(np.zeros(1))
     else:
-        found.append(1 / eigs(inverse, which="LM", tol=1e-6, **plain | {"ncv": min(d, 12)}))
+        found.append(1 / few(inverse, "LM", 12, tol=1e-6))
     return np.sort_complex(np.concatenate(found))
-
-
-def _operator(dim: int, product: Callable[[Array], Array]) -> Any:
-    from scipy.sparse.linalg import LinearOperator
-
-    return LinearOperator((dim, dim), matvec=lambda v: product(np.ravel(v)), dtype=float)
 
 
 def _verdict(

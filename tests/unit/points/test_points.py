@@ -16,11 +16,11 @@ from samlib.certify.exact_network import NetworkLoss
 from samlib.dynamics import trajectories
 from samlib.errors import BadInput
 from samlib.landscapes import protocol, symbolic
-from samlib.landscapes.torch_loss import from_torch
 from samlib.points import lagrange, search
 from samlib.points.continuation import continue_in_rho
 from samlib.points.search import critical_points, find_hallucinated, refine, two_point_guess
 from samlib.points.stability import classify, critical_kind
+from samlib.training.torch_loss import TorchLoss
 
 Array = Any
 TEN_DIGITS = 1e-10
@@ -570,7 +570,7 @@ def three_loss(p: torch.Tensor) -> torch.Tensor:
     return ((p[2] * torch.relu(p[0] * x + p[1]) - y) ** 2).sum() / 2
 
 
-@pytest.mark.parametrize("landscape", [NEURON, from_torch(neuron_loss, 2)], ids=["sympy", "torch"])
+@pytest.mark.parametrize("landscape", [NEURON, TorchLoss(neuron_loss, 2)], ids=["sympy", "torch"])
 def test_relu_neuron(landscape: Any) -> None:
     """Theory §6.1, exact integers; η_max = 4/(13 + 9√2)."""
     assert_allclose([landscape.f([-2, 7]), landscape.f([-3, 7])], [7, 8])
@@ -589,7 +589,7 @@ def test_relu_neuron(landscape: Any) -> None:
     assert c.eta_max == pytest.approx(0.15547310779552, rel=1e-13)
 
 
-@pytest.mark.parametrize("landscape", [THREE, from_torch(three_loss, 3)], ids=["sympy", "torch"])
+@pytest.mark.parametrize("landscape", [THREE, TorchLoss(three_loss, 3)], ids=["sympy", "torch"])
 def test_relu_neuron_with_all_three_trained(landscape: Any) -> None:
     """Theory §6.2 in the order (w, b, v): λ(λ² − 268λ + 697), attracts normally to a curve."""
     assert_allclose(landscape.grad([0, 5, 1]), [-8, 0, 0])
@@ -754,7 +754,7 @@ def test_continuation_stops_at_a_kink() -> None:
 
 def test_torch_loss_is_a_landscape() -> None:
     himmelblau = symbolic.landscape("himmelblau")
-    f = from_torch(lambda p: (p[0] ** 2 + p[1] - 11) ** 2 + (p[0] + p[1] ** 2 - 7) ** 2, 2)
+    f = TorchLoss(lambda p: (p[0] ** 2 + p[1] - 11) ** 2 + (p[0] + p[1] ** 2 - 7) ** 2, 2)
     x = np.random.default_rng(0).uniform(-5, 5, (3, 4, 2))
     v = np.random.default_rng(1).uniform(-1, 1, (3, 4, 2))
     for name, args in (("f", (x,)), ("grad", (x,)), ("hess", (x,)), ("hvp", (x, v))):
@@ -769,11 +769,11 @@ def test_torch_loss_is_a_landscape() -> None:
     with pytest.raises(BadInput, match="last axis must be 2"):
         f.grad(np.zeros(3))
     with pytest.raises(BadInput, match="use hvp"):
-        from_torch(lambda p: (p**2).sum(), 301).hess(np.zeros(301))
+        TorchLoss(lambda p: (p**2).sum(), 301).hess(np.zeros(301))
 
 
 def test_torch_loss_with_control_flow_falls_back_to_rows() -> None:
-    f = from_torch(lambda p: (p**2).sum() if float(p[0].detach()) > 0 else -(p**2).sum(), 2)
+    f = TorchLoss(lambda p: (p**2).sum() if float(p[0].detach()) > 0 else -(p**2).sum(), 2)
     assert_allclose(f.f([[1.0, 2], [-1, 2]]), [5, -5])
     assert_allclose(f.grad([[1.0, 2], [-1, 2]]), [[2, 4], [2, -4]])
 
@@ -812,7 +812,7 @@ def test_four_hundred_parameters() -> None:
     """(x₀² − 1)²/4 + ½Σaᵢxᵢ²: A = diag(2, aᵢ(1 + ρaᵢ/‖g‖)) in closed form."""
     a = torch.linspace(1, 2, 399, dtype=torch.float64)
     a[-1] = 3
-    f = from_torch(lambda p: (p[0] ** 2 - 1) ** 2 / 4 + (a * p[1:] ** 2).sum() / 2, 400)
+    f = TorchLoss(lambda p: (p[0] ** 2 - 1) ** 2 / 4 + (a * p[1:] ** 2).sum() / 2, 400)
     image, guess = np.zeros(400), np.full(400, 1e-3)
     image[0], guess[0] = -1, 0.21
     p = refine(f, guess, image, 1.2)
