@@ -27,9 +27,36 @@ _CHUNK = 1 << 14  # starts iterated together: their arrays fit into the cache
 _EVERY = 10  # steps between two looks at who has arrived
 
 
-def sam_map(landscape: Any, rho: Any, eta: Any) -> Callable[[Any], Any]:
-    """The map x ↦ T(x): (..., d) → (..., d), NumPy or torch. ρ, η as for ``trajectory``."""
-    return _stepper(landscape, rho, eta, "sam")
+def sam_map(
+    landscape: Any, rho: Any, eta: Any, rule: str | rules.Rule = "sam"
+) -> Callable[[Any], Any]:
+    """The map x ↦ T(x): (..., d) → (..., d), NumPy or torch.
+
+    Parameters
+    ----------
+    landscape
+        What the rule asks of f.
+    rho, eta
+        The radius ρ and the learning rate η: numbers, or arrays (..., 1) that go with the points.
+    rule
+        A rule of :mod:`samlib.dynamics.rules` or its name.
+
+    Raises
+    ------
+    BadInput
+        Unless ρ and η are finite and ≥ 0, and there is such a rule.
+    """
+    function = rules.get(rule)
+    for name, value in (("rho", rho), ("eta", eta)):
+        numbers = np.asarray(value, dtype=np.float64)
+        if not np.all(np.isfinite(numbers) & (numbers >= 0)):
+            raise BadInput(f"{name} = {value!r} must be finite and ≥ 0; try {name} = 0.1")
+
+    @np.errstate(all="ignore")
+    def step(x: Any) -> Any:
+        return x - eta * function(landscape, x, rho)[0]
+
+    return step
 
 
 def trajectory(
@@ -37,12 +64,11 @@ def trajectory(
 ) -> Floats:
     """The orbits x_0, …, x_steps of all starts ``x0`` (..., d): (steps + 1, ..., d), float64.
 
-    BadInput unless ρ and η (numbers, or arrays (..., 1)) are finite and ≥ 0, ``steps`` is a
-    positive integer and ``rule`` is a rule or the name of one.
+    Parameters and errors as for :func:`sam_map`; ``steps`` is a positive whole number.
     """
-    step = _stepper(landscape, rho, eta, rule)
+    step = sam_map(landscape, rho, eta, rule)
     x = np.array(x0, dtype=np.float64)
-    out = np.empty((_steps(steps) + 1, *x.shape))
+    out = np.empty((check_whole("steps", steps, remedy="try steps = 500") + 1, *x.shape))
     out[0] = x
     for k in range(1, len(out)):
         out[k] = x = step(x)
@@ -65,11 +91,16 @@ class Basins:
 
     Attributes
     ----------
-    labels: integers (...), an index into the k limits, or ``DIVERGED`` (−1) or ``MOVING`` (−2).
-    ends: (..., d), the last iterate of each start.
-    limits, images: (k, d), the fixed points reached and their x⁺.
-    grad_norms: (k,), ‖∇f(limit)‖.
-    hallucinated: (k,), whether ∇f vanishes at the image but not at the limit.
+    labels
+        Integers (...), an index into the k limits, or ``DIVERGED`` (−1) or ``MOVING`` (−2).
+    ends
+        The last iterate of each start, (..., d).
+    limits, images
+        The fixed points reached and their x⁺, (k, d).
+    grad_norms
+        ‖∇f(limit)‖, (k,).
+    hallucinated
+        Whether ∇f vanishes at the image but not at the limit, (k,).
     """
 
     labels: Ints
@@ -97,10 +128,11 @@ def basins(
     a coordinate is not finite or exceeds 10⁶(1 + max |starts|). All others are ``MOVING``: not only
     slow starts, but all that approach an ordinary minimizer. SAM with fixed ρ does not converge
     there; it hovers at a distance of order ηρ, on a 2-cycle where f is symmetric. Limits connected
-    by a chain with gaps below ``merge`` share a label, so a curve of limits is one. BadInput as for
-    ``trajectory``.
+    by a chain with gaps below ``merge`` share a label, so a curve of limits is one. Other
+    parameters and errors as for :func:`trajectory`.
     """
-    step, steps = _stepper(landscape, rho, eta, rule), _steps(steps)
+    step = sam_map(landscape, rho, eta, rule)
+    steps = check_whole("steps", steps, remedy="try steps = 500")
     starts = np.asarray(starts, dtype=np.float64)
     points = starts.reshape(-1, starts.shape[-1])
     bound = 1e6 * (1 + np.abs(points).max(initial=0.0))
@@ -116,9 +148,14 @@ def basins(
         limits = step(limits)
     images = rules.get(rule)(landscape, limits, rho)[1]
     norm, at_image = (np.linalg.norm(landscape.grad(p), axis=-1) for p in (limits, images))
-    fake = (norm > 1e-6) & (at_image < 1e-3 * norm)
-    labels, ends = labels.reshape(starts.shape[:-1]), ends.reshape(starts.shape)
-    return Basins(labels, ends, limits, images, grad_norms=norm, hallucinated=fake)
+    return Basins(
+        labels.reshape(starts.shape[:-1]),
+        ends.reshape(starts.shape),
+        limits,
+        images,
+        grad_norms=norm,
+        hallucinated=(norm > 1e-6) & (at_image < 1e-3 * norm),
+    )
 
 
 def _run(
@@ -156,21 +193,3 @@ def _cluster(points: Floats, moved: Floats, merge: float) -> tuple[Ints, Ints]:
     labels = connected_components(links, directed=False)[1][member.ravel()]
     order = np.lexsort((moved, labels))
     return labels, order[np.unique(labels[order], return_index=True)[1]]
-
-
-def _stepper(landscape: Any, rho: Any, eta: Any, rule: str | rules.Rule) -> Callable[[Any], Any]:
-    function = rules.get(rule)
-    for name, value in (("rho", rho), ("eta", eta)):
-        numbers = np.asarray(value, dtype=np.float64)
-        if not np.all(np.isfinite(numbers) & (numbers >= 0)):
-            raise BadInput(f"{name} = {value!r} must be finite and ≥ 0; try {name} = 0.1")
-
-    @np.errstate(all="ignore")
-    def step(x: Any) -> Any:
-        return x - eta * function(landscape, x, rho)[0]
-
-    return step
-
-
-def _steps(steps: int) -> int:
-    return check_whole("steps", steps, remedy="try steps = 500")
