@@ -49,13 +49,8 @@ def continue_in_rho(
 
     Parameters
     ----------
-    landscape
-        f.
     point
-        Where to start, such as a :class:`~samlib.points.search.HallucinatedPoint`: anything with
-        ``x`` and ``image`` (d,) and ``rho``.
-    rho_end
-        The radius to follow it to.
+        Where to start: what has ``x`` and ``image``, (d,), and ``rho``, such as a point found.
     max_step
         Longest step of arclength, by default |rho_end − ρ|/50.
     past_folds
@@ -63,7 +58,7 @@ def continue_in_rho(
     box
         d pairs (low, high); the branch ends where it leaves them. Default: no bound.
     max_points
-        The branch ends as "too long" when it has so many points.
+        The most points; the branch ends there as "too long".
 
     Raises
     ------

@@ -53,15 +53,13 @@ class HallucinatedPoint:
 def critical_points(
     landscape: Smooth, box: ArrayLike | None = None, starts: int | ArrayLike | None = None
 ) -> list[CriticalPoint]:
-    """The critical points of f in ``box``, sorted by coordinates.
+    """The critical points of f in ``box``, sorted by coordinates; its Hessians must be formed.
 
     Damped Newton from many starts at once; a critical point whose basin holds no start is missed.
     On a curve or surface of critical points the starts land at different points, all returned.
 
     Parameters
     ----------
-    landscape
-        f, whose Hessians can be formed.
     box
         d pairs (low, high), by default ``landscape.box``.
     starts
@@ -75,25 +73,23 @@ def critical_points(
     """
     dim = landscape.dim
     low, high = check_box(getattr(landscape, "box", None) if box is None else box, dim).T
-    seeds = _starts(
-        min(400 * dim, 2000) if starts is None else starts,
-        dim,
-        lambda number: low + (high - low) * _spread(number, dim),
-    )
+    number = min(400 * dim, 2000) if starts is None else starts
+    seeds = _starts(number, dim, lambda n: low + (high - low) * _spread(n, dim))
     found = levenberg(Stationary(landscape), seeds, 150)
     slack = 1e-9 * (high - low)
     force = np.linalg.norm(landscape.grad(found), axis=-1)
-    good = np.all((found >= low - slack) & (found <= high + slack), axis=-1)
     stiff = np.linalg.norm(np.nan_to_num(landscape.hess(found)), axis=(-2, -1))
-    size = 1 + np.linalg.norm(found, axis=-1)
-    good &= force <= np.maximum(TOLERANCE, 1e-14 * stiff * size)
+    rounding = 1e-14 * stiff * (1 + np.linalg.norm(found, axis=-1))
+    good = np.all((found >= low - slack) & (found <= high + slack), axis=-1)
+    good &= force <= np.maximum(TOLERANCE, rounding)
     good &= np.isfinite(landscape.f(found))  # derivatives can outlive f: log x, x < 0
-    points = []
     keep = _distinct(found[good], force[good], 1e-6 * float(np.max(high - low)))
-    for x in found[good][keep]:
-        values = np.linalg.eigvalsh(landscape.hess(x))
-        points.append(CriticalPoint(x, float(landscape.f(x)), critical_kind(values), values))
-    return points
+    found = found[good][keep]
+    values, spectra = landscape.f(found), np.linalg.eigvalsh(landscape.hess(found))
+    return [
+        CriticalPoint(x, float(value), critical_kind(eigenvalues), eigenvalues)
+        for x, value, eigenvalues in zip(found, values, spectra, strict=True)
+    ]
 
 
 def find_hallucinated(
@@ -110,12 +106,10 @@ def find_hallucinated(
 
     Parameters
     ----------
-    landscape
-        f.
+    landscape, rho
+        f and the radius ρ.
     image
         A critical point x_* of f, (d,), correct to 1e-6; it is polished.
-    rho
-        The radius ρ.
     starts
         d ≥ 3 only: a number of starts on the sphere (default 256; 8 above 300 variables) or an
         array (n, d) of points to start from.
@@ -134,12 +128,8 @@ def find_hallucinated(
         if dim == 2:
             seeds = circle_candidates(landscape, centre, rho)
         else:
-            number = 256 if dense else 8
-            seeds = _starts(
-                number if starts is None else starts,
-                dim,
-                lambda number: centre + rho * _directions(number, dim),
-            )
+            number = (256 if dense else 8) if starts is None else starts
+            seeds = _starts(number, dim, lambda n: centre + rho * _directions(n, dim))
         lifted = system.lift(seeds)
         ends = levenberg(system, lifted) if dense else np.array([solve(system, z) for z in lifted])
         candidates = ends[:, :-1]
@@ -152,17 +142,10 @@ def find_hallucinated(
 def refine(landscape: Smooth, x: ArrayLike, image: ArrayLike, rho: float) -> HallucinatedPoint:
     """The hallucinated point that Newton's method reaches from the guess ``x`` (d,).
 
-    Parameters
-    ----------
-    landscape, image, rho
-        As for :func:`find_hallucinated`.
-    x
-        Where to start, (d,).
-
     Raises
     ------
     BadInput
-        If it reaches none, or for unusable arguments.
+        If it reaches none, or for unusable arguments, as in :func:`find_hallucinated`.
     """
     rho, start = check_rho(rho), check_point("x", x, landscape.dim)
     system = Lagrange(landscape, stationary_image(landscape, image), rho)
