@@ -267,9 +267,9 @@ def test_other_refusals_say_why() -> None:
     [
         ([0.2, np.nan], 1.2, "not finite"),
         ([0.2, np.inf], 1.2, "not finite"),
-        ([0.2], 1.2, r"must be \(2,\)"),
-        ([[0.2, 0.0]], 1.2, r"must be \(2,\)"),
-        (["a", "b"], 1.2, "no array of numbers"),
+        ([0.2], 1.2, r"point of shape \(2,\)"),
+        ([[0.2, 0.0]], 1.2, r"point of shape \(2,\)"),
+        (["a", "b"], 1.2, "not a vector of 2 numbers"),
         ([0.2, 0.0], 0, r"not a number in \(0, ∞\)"),
         ([0.2, 0.0], -1.2, r"not a number in \(0, ∞\)"),
         ([0.2, 0.0], np.nan, "not a finite number"),
