@@ -21,9 +21,12 @@ def check_number(
     strict: bool = False,
     remedy: str = "",
 ) -> float:
-    """Return ``value`` if it is a finite number in [low, high]; ``strict`` excludes ``low``."""
+    """Return ``value`` if it is a finite number in [low, high]; ``strict`` excludes ``low``.
+
+    A word or a truth value is no number.
+    """
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, bool | str) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     above = number > low if strict else number >= low

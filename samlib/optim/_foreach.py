@@ -14,10 +14,8 @@ _HALF = (torch.float16, torch.bfloat16)
 def norm_of(tensors: list[Tensor]) -> float:
     """The Euclidean norm of all entries, accumulated in float32 (float64 if any is float64)."""
     wide = any(t.dtype is torch.float64 for t in tensors)
-    norms = list(torch._foreach_norm(tensors, 2, torch.float64 if wide else torch.float32))
-    if any(n.device != norms[0].device for n in norms):
-        norms = [n.to(norms[0].device) for n in norms]
-    return float(torch.stack(norms).norm())
+    norms = torch._foreach_norm(tensors, 2, torch.float64 if wide else torch.float32)
+    return float(torch.stack([n.to(norms[0].device) for n in norms]).norm())
 
 
 def stash(buffers: list[Tensor], values: list[Tensor]) -> list[Tensor]:
@@ -25,10 +23,8 @@ def stash(buffers: list[Tensor], values: list[Tensor]) -> list[Tensor]:
 
     Buffers are meant to be used again: fresh memory at every step would cost page faults.
     """
-    if len(buffers) != len(values) or any(
-        b.dtype is not v.dtype or b.shape != v.shape or b.device != v.device
-        for b, v in zip(buffers, values, strict=True)
-    ):
+    kinds = [[(t.dtype, t.shape, t.device) for t in tensors] for tensors in (buffers, values)]
+    if kinds[0] != kinds[1]:
         buffers = [torch.empty_like(v, requires_grad=False) for v in values]
     torch._foreach_copy_(buffers, values)
     return buffers
@@ -44,10 +40,7 @@ def add_scaled(params: list[Tensor], directions: list[Tensor], factor: float) ->
 
 def inner_product(pairs: list[tuple[Tensor, Tensor]]) -> float:
     """The sum of the inner products of the pairs, in float32 or better; NaN if there is none."""
-    products = [
-        torch.dot(*(t.reshape(-1).float() if t.dtype in _HALF else t.reshape(-1) for t in pair))
-        for pair in pairs
-    ]
+    products = [torch.dot(*(_wide(t).reshape(-1) for t in pair)) for pair in pairs]
     return float(sum(p.to(products[0].device) for p in products)) if products else math.nan
 
 
@@ -59,7 +52,11 @@ def subtract_orthogonal(pairs: list[tuple[Any, Tensor | None]], alpha: float) ->
     plus: list[Tensor] = [p for p, _ in pairs]
     g = [torch.zeros_like(p) if f is None else f for p, f in pairs]
     square = norm_of(plus) ** 2
-    wide = [f.float() if f.dtype in _HALF else f for f in g]
-    inner = sum(float(product.sum()) for product in torch._foreach_mul(wide, plus))
+    products = torch._foreach_mul([_wide(f) for f in g], plus)
+    inner = sum(float(product.sum()) for product in products)
     torch._foreach_mul_(plus, 1 + alpha * inner / square if square else 1.0)
     torch._foreach_add_(plus, g, alpha=-alpha)
+
+
+def _wide(t: Tensor) -> Tensor:
+    return t.float() if t.dtype in _HALF else t

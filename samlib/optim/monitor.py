@@ -26,8 +26,11 @@ SPACING = 0.04  # a point of the history, and a look at the verdict, whenever st
 class Reading(NamedTuple):
     """What one step showed. Losses and gradients are those of the step's own batch.
 
-    ``loss`` f(x), ``shifted_loss`` f(x⁺), ``grad_norm`` ‖∇f(x)‖, ``shifted_grad_norm`` ‖∇f(x⁺)‖
-    (under ``gsam`` the norm of the direction that it follows), ``cosine`` of the two gradients.
+    Attributes
+    ----------
+    loss, shifted_loss, grad_norm, shifted_grad_norm, cosine : float
+        f(x), f(x⁺), ‖∇f(x)‖, ‖∇f(x⁺)‖ (under ``gsam`` the norm of the direction that it follows)
+        and the cosine of the two gradients.
     """
 
     step: int
@@ -68,24 +71,30 @@ class HallucinationMonitor:
     count has grown by 4 %, on means of the readings in between. It reads every step at first, then
     one in 4 % of the steps so far, at last one in ``every``. Clip gradients inside the closure.
 
-    Parameters
-    ----------
-    optimizer: a :class:`samlib.optim.sam.SAM`. For a reading it keeps the first gradients.
-    baseline: the loss of the best constant guess, for balanced classes under cross-entropy
-        log(classes); it tells a loss that is still high. By default the first loss stands for it.
-    every: the largest distance between readings, in steps; 1 reads every step.
-    callbacks: called as ``callback(monitor, previous_verdict)`` when the verdict changes.
-    auto_remedy: on the first ``hallucinated`` at step t, take t plain base steps, then let ρ grow
-        linearly back over 4t steps. It sets ``warm_start`` of every group and ``rho_schedule``,
-        so give ``ramp(monitor.ramp_steps)`` again when you resume.
-
     When the optimizer loads an earlier state, the monitor forgets what came after it. In a new
     process it starts anew, and the first values are those of the first step that it sees.
 
+    Parameters
+    ----------
+    optimizer : SAM
+        For a reading it keeps the first gradients.
+    baseline : float, optional
+        The loss of the best constant guess, for balanced classes under cross-entropy log(classes);
+        it tells a loss that is still high. By default the first loss stands for it.
+    every, callbacks : float, iterable
+        The largest distance between readings, in steps; 1 reads every step. What is called as
+        ``callback(monitor, previous_verdict)`` when the verdict changes.
+    auto_remedy : bool
+        On the first ``hallucinated`` at step t, take t plain base steps, then let ρ grow linearly
+        back over 4t steps. It sets ``warm_start`` of every group and ``rho_schedule``, so give
+        ``ramp(monitor.ramp_steps)`` again when you resume.
+
     Attributes
     ----------
-    reading: the last :class:`Reading`. verdict: see above. changes: (step, verdict) at each change.
-    remedy_step: the step at which the remedy began, or None. ramp_steps: its ramp.
+    reading, verdict, changes : Reading or None, str, list of (step, verdict)
+        The last of each, and all changes of the verdict.
+    remedy_step, ramp_steps : int or None, int
+        The step at which the remedy began, and its ramp.
 
     Raises
     ------
@@ -108,15 +117,16 @@ class HallucinationMonitor:
             raise BadInput(
                 "maximize = True: the monitor judges falling losses; minimize −f instead"
             )
+        if baseline is not None:
+            baseline = check_number("baseline", baseline, strict=True)
         self.optimizer, self.callbacks, self.auto_remedy = optimizer, list(callbacks), auto_remedy
-        self.baseline = (
-            None if baseline is None else check_number("baseline", baseline, strict=True)
-        )
+        self.baseline = baseline
         self.every = check_number("every", every, 1, remedy="1 reads every step")
+        self.verdict = "running"
         self.changes: list[tuple[int, str]] = []
-        self.remedy_step: int | None = None
-        self.ramp_steps, self.verdict = 0, "running"
         self.reading: Reading | None = None
+        self.remedy_step: int | None = None
+        self.ramp_steps = 0
         self._seen: StepInfo | None = None
         self._loads = len(optimizer.loads)
         self._schedule: Callable[[int], float] | None = None  # that the remedy replaced
@@ -125,9 +135,9 @@ class HallucinationMonitor:
     def _start_over(self, step: int) -> None:
         """Forget the history: steps are counted from here."""
         self._origin = self._last = step
-        self._next = self._due = 0.0
+        self._due = 0.0  # the step from which on the next reading is due
         self._history: list[tuple[float, ...]] = []  # (step, loss, grad_norm, shifted_grad_norm)
-        self._sums, self._count = (0.0, 0.0, 0.0), 0  # since the last entry
+        self._sums = np.zeros(4)  # of the readings since the last entry: how many, and the three
         self.optimizer.observe(self, step)
 
     def _go_back(self, step: int) -> None:
@@ -141,9 +151,7 @@ class HallucinationMonitor:
         if not before:
             self._start_over(step)
         elif len(before) < len(self._history):
-            self._history = before
-            self._sums, self._count = (0.0, 0.0, 0.0), 0
-            self._next = before[-1][0] * (1 + SPACING)
+            self._history, self._sums = before, np.zeros(4)
         self._last, self._due = step, 0.0
         if self.reading is not None and self.reading.step > step:
             self.reading = None
@@ -174,7 +182,7 @@ class HallucinationMonitor:
         step = sam.steps
         info = None if self.reading is not None and step < self._due else sam.step_info()
         if info is not None and info is not self._seen:
-            self.reading = self._read(info, loss, shifted_loss, grad_scale)
+            self.reading = _read(info, loss, shifted_loss, grad_scale)
             self._seen = info
             self._due = step + min(self.every, SPACING * (step - self._origin))
             self._remember(self.reading)
@@ -190,34 +198,15 @@ class HallucinationMonitor:
         self._last = step
         return self.reading
 
-    def _read(self, info: StepInfo, loss: Any, shifted: Any, grad_scale: float | None) -> Reading:
-        if loss is None:
-            loss, shifted = info.loss, info.shifted_loss
-        elif shifted is None:
-            shifted = loss
-        scale = 1.0
-        if grad_scale is not None:  # beyond what perturbed() was told
-            scale = check_number("grad_scale", grad_scale, strict=True) / info.grad_scale
-        norm, cosine = info.grad_norm, 1.0
-        if not info.base:
-            norm /= scale
-            inner = info.inner / scale
-            cosine = max(-1.0, min(1.0, inner / (norm * info.shifted_grad_norm or 1.0)))
-        losses = _number(loss), _number(shifted)
-        return Reading(info.step, *losses, norm, info.shifted_grad_norm, cosine)
-
     def _remember(self, r: Reading) -> None:
         if not math.isfinite(r.loss):
             self._change("diverged")
         elif math.isfinite(r.grad_norm + r.shifted_grad_norm):  # else a scaler skips the step
-            a, b, c = self._sums
-            self._sums = (a + r.loss, b + r.grad_norm, c + r.shifted_grad_norm)
-            self._count += 1
+            self._sums += (1, r.loss, r.grad_norm, r.shifted_grad_norm)
             elapsed = r.step - self._origin
-            if elapsed >= self._next:
-                self._history.append((elapsed, *(v / self._count for v in self._sums)))
-                self._sums, self._count = (0.0, 0.0, 0.0), 0
-                self._next = elapsed * (1 + SPACING)
+            if not self._history or elapsed >= self._history[-1][0] * (1 + SPACING):
+                self._history.append((elapsed, *(self._sums[1:] / self._sums[0])))
+                self._sums = np.zeros(4)
                 columns = np.array(self._history, dtype=np.float64).T
                 self._change(running_verdict(*columns, baseline=self.baseline))
 
@@ -253,6 +242,22 @@ class HallucinationMonitor:
             return "Nothing is recorded yet: call record() after a step."
         numbers = {"ratio": r.grad_ratio, "loss": r.loss, "norm": r.grad_norm, "gain": r.gain}
         return f"Step {r.step}, {self.verdict}. {explain_running(self.verdict, numbers)}"
+
+
+def _read(info: StepInfo, loss: Any, shifted: Any, grad_scale: float | None) -> Reading:
+    if loss is None:
+        loss, shifted = info.loss, info.shifted_loss
+    elif shifted is None:
+        shifted = loss
+    norm, cosine, scale = info.grad_norm, 1.0, 1.0
+    if grad_scale is not None:  # beyond what perturbed() was told
+        scale = check_number("grad_scale", grad_scale, strict=True) / info.grad_scale
+    if not info.base:
+        norm /= scale
+        inner = info.inner / scale
+        cosine = max(-1.0, min(1.0, inner / (norm * info.shifted_grad_norm or 1.0)))
+    sizes = (norm, info.shifted_grad_norm, cosine)
+    return Reading(info.step, _number(loss), _number(shifted), *sizes)
 
 
 def _number(loss: Any) -> float:

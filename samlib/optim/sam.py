@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeGuard, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,26 +42,21 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from samlib.errors import BadInput, check_number
+from samlib.errors import BadInput, check_number, check_whole
 from samlib.optim._foreach import add_scaled, inner_product, norm_of, stash, subtract_orthogonal
 
 _RULES = ("sam", "asam", "unnormalised", "gsam")
 _OWN = ("rho", "warm_start", "sam_step")
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
 _SUM = (
     "older gradients were not cleared, so that these are not the gradient of one pass: call "
     "optimizer.zero_grad() before each of the two passes, at the top of the closure; to accumulate "
     "gradients, go over all micro-batches in each pass"
 )
+_NO_SECOND = "step() needs a closure, or a perturbed() block before it, with a backward() in it"
 _F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def _eager(function: _F) -> _F:
-    """Keep torch.compile out of ``function``: traced, a step came out wrong without a word."""
-    disable = cast(Any, torch.compiler.disable)  # untyped in torch
-    return cast(_F, disable(function))
+# Keeps torch.compile out: traced, a step came out wrong without a word.
+_eager: Callable[[_F], _F] = torch.compiler.disable
 
 
 def ramp(steps: int) -> Callable[[int], float]:
@@ -100,12 +95,13 @@ class StepInfo:
 
     Attributes
     ----------
-    step: number of steps made, this one included.
-    base: whether it was a base step: the radius was 0, so x⁺ = x.
-    loss, shifted_loss: f(x) and f(x⁺) as the closure returned them; None where driven by hand.
-    grad_norm: ‖∇f(x)‖. shifted_grad_norm: the norm of what the base step followed, ∇f(x⁺), or
-        GSAM's direction. inner: the inner product of the two.
-    grad_scale: what ``perturbed()`` was told and ∇f(x) was divided by.
+    step, base : int, bool
+        The number of steps made, this one included; whether the radius was 0, so that x⁺ = x.
+    loss, shifted_loss : Any
+        f(x) and f(x⁺) as the closure returned them; None where driven by hand.
+    grad_norm, shifted_grad_norm, inner, grad_scale : float
+        ‖∇f(x)‖, the norm of what the base step followed (∇f(x⁺), or GSAM's direction), the inner
+        product of the two, and what ``perturbed()`` was told and ∇f(x) was divided by.
     """
 
     step: int
@@ -122,30 +118,24 @@ class _Used:
     """Gradients that have served: what a pass adds to them would be a sum of two passes."""
 
     def __init__(self, params: Iterable[Tensor] = ()) -> None:
-        self._params = list(params)
-        gradients = [p.grad for p in self._params]
+        kept = [(p, p.grad) for p in params if p.grad is not None]
         # Weak, so that they go when they are cleared.
-        self._refs = [None if g is None else weakref.ref(g) for g in gradients]
-        self._versions = [g is not None and g._version for g in gradients]
+        self._kept = [(p, weakref.ref(g), g._version) for p, g in kept]
         self.cleared = False  # zero_grad() was called since
         self.mixed = False  # a pass added to them
 
     def left(self) -> bool:
         """Whether any of them is still in place, not cleared."""
-        if self.cleared:
-            return False
-        pairs = zip(self._params, self._refs, strict=True)
-        return any(ref is not None and p.grad is not None and ref() is p.grad for p, ref in pairs)
+        return not self.cleared and any(_is(p.grad, ref) for p, ref, _ in self._kept)
 
     def untouched(self) -> bool:
         """Whether all of them are in place and nobody wrote to them since."""
-        triples = zip(self._params, self._refs, self._versions, strict=True)
-        same = [
-            p.grad is not None and ref() is p.grad and p.grad._version == version
-            for p, ref, version in triples
-            if ref is not None
-        ]
+        same = [_is(p.grad, ref) and p.grad._version == version for p, ref, version in self._kept]
         return bool(same) and all(same)
+
+
+def _is(gradient: Tensor | None, ref: Callable[[], Tensor | None]) -> TypeGuard[Tensor]:
+    return gradient is not None and ref() is gradient
 
 
 class SAM(Optimizer):
@@ -180,18 +170,25 @@ class SAM(Optimizer):
 
     Parameters
     ----------
-    params: parameters or groups; a group may have its own ``rho`` and ``warm_start``.
-    base_optimizer: a class such as ``torch.optim.SGD``; ``base_kwargs`` go to it. If it has an
-        option ``rho`` of its own, as Adadelta, that one is called ``base_rho``, here and in groups.
-    rho: radius ρ ≥ 0, in units of the weights. At ρ = 0 a step is a base step, with one pass.
-    adaptive: put ASAM's T into the ascent of any rule (``rule="asam"`` is ``sam`` with it).
-    rule, gsam_alpha: see the top of the module; ``gsam_alpha`` is α.
-    warm_start: this many plain base steps come first.
-    rho_schedule: t → factor ≥ 0 on ρ, t = 0, 1, … counted after the warm start; see :func:`ramp`.
-    model: its BatchNorm statistics stay put at x⁺, so they update once a step.
-    m_sam: each worker of ``model``, a DistributedDataParallel, climbs its own gradient (Foret et
-        al. 2021, section 4.1), not the common one. Replicas stay bit-identical either way.
-    same_mask: both passes of ``step(closure)`` draw the same random numbers (dropout masks).
+    params : iterable
+        Parameters or groups; a group may have its own ``rho`` and ``warm_start``.
+    base_optimizer, **base_kwargs : type, dict
+        A class such as ``torch.optim.SGD``, and its options. If it has an option ``rho`` of its
+        own, as Adadelta, that one is called ``base_rho``, here and in groups.
+    rho, warm_start : float, int
+        Radius ρ ≥ 0, in units of the weights (at ρ = 0 a step is a base step, with one pass), and
+        how many plain base steps come first.
+    rule, adaptive, gsam_alpha : str, bool, float
+        See the top of the module; ``adaptive`` puts ASAM's T into the ascent of any rule, and
+        ``gsam_alpha`` is α.
+    rho_schedule : callable, optional
+        t → factor ≥ 0 on ρ, t = 0, 1, … counted after the warm start; see :func:`ramp`.
+    model : Module, optional
+        Its BatchNorm statistics stay put at x⁺, so they update once a step.
+    m_sam, same_mask : bool
+        Each worker of ``model``, a DistributedDataParallel, climbs its own gradient (Foret et al.
+        2021, section 4.1), and replicas stay bit-identical. Both passes of ``step(closure)`` draw
+        the same random numbers (dropout masks).
 
     Raises
     ------
@@ -227,16 +224,14 @@ class SAM(Optimizer):
         if m_sam and (rule == "gsam" or not hasattr(model, "no_sync")):
             raise BadInput("m_sam=True needs model=DistributedDataParallel(…), and not rule='gsam'")
         self.rule, self.adaptive = rule, adaptive or rule == "asam"
-        self.rho_schedule, self.gsam_alpha = rho_schedule, check_number("gsam_alpha", gsam_alpha)
+        self.gsam_alpha, self.rho_schedule = check_number("gsam_alpha", gsam_alpha), rho_schedule
         self.model, self.m_sam, self.same_mask = model, m_sam, same_mask
         self.loads: list[int] = []  # the step count of each state that was loaded
         self._observers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self._reset()
-        own = dict(zip(_OWN, (rho, warm_start, 0), strict=True))
+        own = {"rho": rho, "warm_start": warm_start, "sam_step": 0}
         super().__init__(params, own | base_kwargs)
-        for name in _OWN:
-            if f"base_{name}" in base_kwargs:
-                base_kwargs[name] = base_kwargs.pop(f"base_{name}")
+        base_kwargs |= {k: base_kwargs.pop(f"base_{k}") for k in _OWN if f"base_{k}" in base_kwargs}
         self.base_optimizer = base_optimizer(self.param_groups, **base_kwargs)
         self.param_groups = self.base_optimizer.param_groups
         self.state = self.base_optimizer.state
@@ -249,9 +244,9 @@ class SAM(Optimizer):
         self._used = _Used()
         self._weights: list[Tensor] = []
         self._gradients: list[Tensor] = []
-        # What step_info() needs: g, ‖g‖ and the scale of g; what the step was.
+        # What step_info() needs: g, where somebody asked for it, and its scale; what the step was.
         self._first: dict[Tensor, Tensor] | None = None
-        self._first_norm, self._scale = math.nan, 1.0
+        self._scale = 1.0
         self._done: tuple[bool, Any, Any] | None = None
         self._info: StepInfo | None = None
 
@@ -268,17 +263,17 @@ class SAM(Optimizer):
                 "param_groups or state was replaced, which the base optimizer does not see: change "
                 "it in place, or use add_param_group() and load_state_dict()"
             )
-        radii = []
-        for group in self.param_groups:
-            rho = _number("rho", group["rho"])
-            t = group["sam_step"] - group["warm_start"]
-            if t < 0:
-                rho = 0.0
-            elif self.rho_schedule is not None:
-                rho *= _number(f"rho_schedule({t})", self.rho_schedule(t))
-                check_number("rho × rho_schedule(t)", rho)
-            radii.append(rho)
-        return radii
+        return [self._radius(group) for group in self.param_groups]
+
+    def _radius(self, group: dict[str, Any]) -> float:
+        rho = check_number("rho", group["rho"])
+        t = group["sam_step"] - group["warm_start"]
+        if t < 0:
+            return 0.0
+        if self.rho_schedule is None:
+            return rho
+        factor = check_number(f"rho_schedule({t})", self.rho_schedule(t))
+        return check_number("rho × rho_schedule(t)", rho * factor)
 
     @_eager
     @torch.no_grad()
@@ -291,12 +286,7 @@ class SAM(Optimizer):
         base = not any(self.radii())
         if closure is None:
             if not (base or self._second_done):
-                if self._used.mixed:
-                    raise BadInput(_SUM)
-                raise BadInput(
-                    "step() needs a closure, or a perturbed() block before it, with a backward() "
-                    "in it"
-                )
+                raise BadInput(_SUM if self._used.mixed else _NO_SECOND)
             if not self._scaler_skips():
                 self._descend()
             self._done = (base, None, None)
@@ -305,8 +295,9 @@ class SAM(Optimizer):
         with torch.enable_grad():
             if base:
                 loss = shifted = at_x = closure()
-                if any(group["rho"] for group in self.param_groups):  # so as not to fail later
-                    self._refuse_sum()
+                # Also while the radius is only 0 for now, so as not to fail later.
+                if any(group["rho"] for group in self.param_groups) and self._used.left():
+                    raise BadInput(_SUM)
             else:
                 gpus = {p.device.index for p in self._all() if self.same_mask and p.is_cuda}
                 fork = torch.random.fork_rng(sorted(gpus), self.same_mask)  # rewinds afterwards
@@ -314,7 +305,7 @@ class SAM(Optimizer):
                     loss = closure()
                 # The closure may write its loss into the same tensor each time.
                 at_x = loss.detach().clone() if isinstance(loss, Tensor) else loss
-                with self._perturbed(1.0, self._leave):
+                with self.perturbed():
                     shifted = closure()
                 if not self._second_done:
                     raise BadInput(_SUM)
@@ -323,15 +314,12 @@ class SAM(Optimizer):
         return at_x if shifted is loss else loss
 
     @_eager
-    def perturbed(self, *, grad_scale: float = 1.0) -> Any:
+    @contextmanager
+    def perturbed(self, *, grad_scale: float = 1.0) -> Iterator[None]:
         """A context: the weights are x⁺ in the block, from the gradients at hand, and x after it.
 
         Only ``unnormalised`` and a monitor need ``grad_scale``, as ``scaler.get_scale()``.
         """
-        return self._perturbed(grad_scale, self._leave_by_hand)
-
-    @contextmanager
-    def _perturbed(self, grad_scale: float, leave: Callable[[], None]) -> Iterator[None]:
         self.refuse_perturbed("perturbed()")
         try:
             self.first_step(grad_scale=grad_scale)
@@ -340,7 +328,7 @@ class SAM(Optimizer):
         except BaseException:
             self._restore()
             raise
-        leave()
+        self._leave()
 
     @_eager
     @torch.no_grad()
@@ -349,12 +337,13 @@ class SAM(Optimizer):
         self.refuse_perturbed("first_step()")
         self._second_done = False
         params = self._with_gradient()
-        self._refuse_sum()
+        if self._used.left():
+            raise BadInput(_SUM)
         radii = self.radii()
         grads = [cast(Tensor, p.grad) for p in params]
         if any(g.is_sparse for g in grads):
             raise BadInput("sparse gradients are not supported: use Embedding(sparse=False)")
-        self._first = None
+        self._first, self._scale = None, grad_scale
         if self.rule == "gsam" or any(n <= self.steps + 1 for n in self._observers.values()):
             self._gradients = stash(self._gradients, grads)
             self._first = dict(zip(params, self._gradients, strict=True))
@@ -364,10 +353,8 @@ class SAM(Optimizer):
             grads = list(torch._foreach_mul(sizes, grads))
             directions = list(torch._foreach_mul(sizes, grads))
         norm = norm_of(grads) / grad_scale
-        self._first_norm, self._scale = math.nan if self.adaptive else norm, grad_scale
-        scale = 0.0 if norm == 0 or not math.isfinite(norm) else 1 / grad_scale
-        if scale and self.rule != "unnormalised":
-            scale /= norm
+        unit = 1.0 if self.rule == "unnormalised" else norm
+        scale = 1 / grad_scale / unit if 0 < norm < math.inf else 0.0
         self._weights = stash(self._weights, params)
         self._used = _Used(params)
         self._moved = params
@@ -385,7 +372,7 @@ class SAM(Optimizer):
         """Put x back and descend with the gradients at hand; ``zero_grad`` clears them after."""
         if self._moved is None:
             raise BadInput("second_step() before first_step(): the weights are not perturbed")
-        self._leave_by_hand()
+        self._leave()
         self.step()
         if zero_grad:
             self.zero_grad()
@@ -414,19 +401,18 @@ class SAM(Optimizer):
         if self._info is not None or self._done is None:
             return self._info
         base, loss, shifted_loss = self._done
-        if not base and self._first is None:
+        first = {} if base else self._first
+        if first is None:
             return None
         second = {p: p.grad for p in self._all() if p.grad is not None}
         if not second:
             raise BadInput("no gradients to read: call record() before zero_grad()")
         norm = follows = norm_of(list(second.values()))
         inner = norm**2
-        if not base and self._first is not None:
-            pairs = [(self._first[p], g) for p, g in second.items() if p in self._first]
-            inner = inner_product(pairs) / self._scale
-            norm = self._first_norm  # which is not at hand for ASAM
-            if math.isnan(norm):
-                norm = norm_of(list(self._first.values())) / self._scale
+        if first:
+            norm = norm_of(list(first.values())) / self._scale
+            inner = inner_product([(first[p], g) for p, g in second.items() if p in first])
+            inner /= self._scale
         sizes = (norm, follows, inner, self._scale)
         self._info = StepInfo(self.steps, base, loss, shifted_loss, *sizes)
         return self._info
@@ -437,40 +423,25 @@ class SAM(Optimizer):
             torch._foreach_copy_(self._moved, self._weights)
         self._moved = None
 
+    @_eager
     def _leave(self) -> None:
         self._restore()
-        if self._used.left():
-            # No pass was made in the block, so that the gradients still serve; or one added to g.
-            if self._used.untouched():
-                self._used = _Used()
-            else:
-                self._used.mixed = True
-            return
-        if self.rule == "gsam" and self._first is not None:
-            pairs = [(p.grad, self._first.get(p)) for p in self._with_gradient()]
-            subtract_orthogonal(pairs, self.gsam_alpha)
-        self._second_done = True
-
-    @_eager
-    def _leave_by_hand(self) -> None:
-        self._leave()
-        if self._second_done:
+        if not self._used.left():
+            if self.rule == "gsam" and self._first is not None:
+                pairs = [(p.grad, self._first.get(p)) for p in self._with_gradient()]
+                subtract_orthogonal(pairs, self.gsam_alpha)
+            self._second_done = True
             self._used = _Used(self._all())
+        elif self._used.untouched():  # no pass was made in the block: the gradients still serve
+            self._used = _Used()
+        else:
+            self._used.mixed = True
 
     def _descend(self) -> None:
+        """The base step. It sees its own values of options that are called like one of ours."""
         self._second_done = False
         self._with_gradient()
-        self._base_step()
-        self._used = _Used(self._all())
-        self._info = None
-        for group in self.param_groups:
-            group["sam_step"] += 1
-
-    def _base_step(self) -> None:
         shared = self._shared_names()
-        if not shared:
-            self.base_optimizer.step()
-            return
         ours = [{name: group[name] for name in shared} for group in self.param_groups]
         try:
             for group in self.param_groups:
@@ -479,6 +450,10 @@ class SAM(Optimizer):
         finally:
             for group, values in zip(self.param_groups, ours, strict=True):
                 group |= values
+        self._used = _Used(self._all())
+        self._info = None
+        for group in self.param_groups:
+            group["sam_step"] += 1
 
     def _shared_names(self) -> list[str]:
         """Options of the base optimizer that are called like one of ours, as Adadelta's rho."""
@@ -491,16 +466,15 @@ class SAM(Optimizer):
 
     def _scaler_skips(self) -> bool:
         """Whether a GradScaler drives this step and wants it skipped; if not, unscale for it."""
-        told = vars(self)
-        if "found_inf" not in told:
+        scale, overflow = (vars(self).get(name) for name in ("grad_scale", "found_inf"))
+        if overflow is None:
             return False
-        scale = told.get("grad_scale")
         if scale is None and self._second_done and self._used.untouched():
             raise BadInput(
                 "scaler.unscale_() came before the second pass, so that its gradients are still "
                 "scaled: call it after the perturbed() block"
             )
-        if float(told["found_inf"]):
+        if float(overflow):
             self._second_done, self._info = False, None
             return True
         if scale is not None:
@@ -522,20 +496,14 @@ class SAM(Optimizer):
         if self.__dict__.get("_moved") is not None:
             raise BadInput(f"{what} at x⁺: first leave perturbed() or call second_step()")
 
-    def _refuse_sum(self) -> None:
-        if self._used.left():
-            raise BadInput(_SUM)
-
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as in torch; it joins at the current step count."""
         group = {name: self.defaults[name] for name in ("rho", "warm_start")} | param_group
-        _number("rho", group["rho"], remedy="0 gives the base optimizer")
-        warm_start = group["warm_start"]
-        if not isinstance(warm_start, int) or isinstance(warm_start, bool) or warm_start < 0:
-            raise BadInput(f"warm_start = {warm_start!r} is not a number of steps ≥ 0")
+        check_number("rho", group["rho"], remedy="0 gives the base optimizer")
+        group["warm_start"] = check_whole("warm_start", group["warm_start"], 0)
         if self.param_groups:
             group.setdefault("sam_step", self.param_groups[0]["sam_step"])
-        base = self.__dict__.get("base_optimizer")
+        base = self.__dict__.get("base_optimizer")  # None: it is made of these groups
         if base is None:
             super().add_param_group(group)
         else:
@@ -572,13 +540,6 @@ class SAM(Optimizer):
         self.base_optimizer.__setstate__({"state": self.state, "param_groups": self.param_groups})
         self._name_apart()
         self.loads = [*self.loads, self.steps]
-
-
-def _number(name: str, value: Any, remedy: str = "") -> float:
-    """Check a number ≥ 0 that is neither a word nor a truth value."""
-    if isinstance(value, bool | str):
-        raise BadInput(f"{name} = {value!r} is not a number in [0, ∞)" + (remedy and f"; {remedy}"))
-    return check_number(name, value, remedy=remedy)
 
 
 def _check_base(base_optimizer: Any) -> None:
