@@ -1,0 +1,168 @@
+"""What figures of runs are made of: panels, marks by verdict, seeds side by side, curves.
+
+Runs are data frames as :func:`samlib.read_records` returns them. A figure is a composition of
+these few functions; what is a chapter's own lies in the module of that chapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from figures import style
+
+if TYPE_CHECKING:
+    import pandas
+
+Curves = Mapping[str, NDArray[np.float64]]
+#: What a name looks like: marker and colour. Their order is that of legends.
+Looks = Mapping[Any, tuple[str, str]]
+
+# shape and colour both tell the verdict; grey is left to guides
+VERDICTS: Looks = {
+    "converged": ("o", style.GD),
+    "running": ("d", style.OTHERS[1]),
+    "hallucinated": ("X", style.SAM),
+    "stalled": ("s", style.OTHERS[0]),
+    "diverged": ("v", "black"),
+}
+#: The same with two kinds of stall, as :func:`outcome` tells them apart.
+OUTCOMES: Looks = {
+    **{name: VERDICTS[name] for name in ("converged", "running", "hallucinated")},
+    "stalled: chaotic": VERDICTS["stalled"],
+    "stalled: saddle": ("P", style.OTHERS[2]),
+    "diverged": VERDICTS["diverged"],
+}
+
+
+def outcome(runs: pandas.DataFrame) -> pandas.Series:
+    """The verdict of each run, for a stall with its kind: ``stalled: saddle`` or ``: chaotic``."""
+    return runs.verdict.where(runs.stall.isna(), runs.verdict + ": " + runs.stall.astype(str))
+
+
+def panels(
+    rows: int, columns: int, height: float, width: float = style.WIDTH, **kw: Any
+) -> tuple[Figure, NDArray[np.object_]]:
+    """A figure of ``rows`` × ``columns`` axes that share x in a column and y in a row."""
+    shared: dict[str, Any] = {"sharex": "col", "sharey": "row", "squeeze": False}
+    fig, axes = plt.subplots(rows, columns, figsize=(width, height), **shared | kw)
+    return fig, axes
+
+
+def places(runs: pandas.DataFrame, key: str, apart: float = 0.16) -> NDArray[np.float64]:
+    """The place of each run on an axis with equal steps from one value of ``key`` to the next.
+
+    Seeds lie side by side, ``apart`` from each other, about the value's place.
+    """
+    seeds = runs.seed.rank(method="dense") - 1
+    middle = (runs.seed.nunique() - 1) / 2
+    return np.asarray(runs[key].rank(method="dense") - 1 + apart * (seeds - middle), dtype=float)
+
+
+def ticks(axis: Axis, values: Iterable[Any], **kw: Any) -> None:
+    """Label an axis with equal steps by the values that occur, in increasing order."""
+    found = sorted(set(values))
+    axis.set_ticks(range(len(found)), [f"{v:g}" for v in found], **kw)
+
+
+def marks(
+    ax: Axes,
+    x: Iterable[float],
+    y: Iterable[float],
+    names: Iterable[Hashable],
+    looks: Looks = VERDICTS,
+    size: float = 6.5,
+) -> None:
+    """A mark at each (x, y), which looks as its name tells; one labelled line a name that occurs.
+
+    Points without a number are left out.
+    """
+    at = np.array([list(x), list(y)], dtype=float).T
+    kinds = list(names)
+    for name, (marker, color) in looks.items():
+        mine = np.array([kind == name for kind in kinds], dtype=bool)
+        mine &= np.isfinite(at).all(axis=1)
+        if mine.any():
+            look: dict[str, Any] = {"color": color, "ms": size, "mec": "white", "mew": 0.5}
+            ax.plot(*at[mine].T, marker, label=str(name), **look)
+
+
+def facets(
+    groups: Mapping[str, pandas.DataFrame],
+    x: str,
+    y: Mapping[str, str],
+    *,
+    kinds: str = "verdict",
+    looks: Looks = VERDICTS,
+    height: float = 2.5,
+    rotation: float = 0,
+) -> tuple[Figure, NDArray[np.object_]]:
+    """A column for each title and its runs, a row for each metric: a mark a run against ``x``.
+
+    Parameters
+    ----------
+    groups : mapping
+        Title to runs.
+    x : str
+        The column of the runs that goes across, with equal steps from value to value.
+    y : mapping
+        Metric to the words at its axis. Axes are logarithmic; change what should not be.
+    kinds, looks : str and mapping
+        The column that tells how a mark looks, and how.
+    height : float
+        Inches of a row.
+    rotation : float
+        Degrees by which the numbers under the axes are turned.
+    """
+    fig, axes = panels(len(y), len(groups), height * len(y))
+    for column, (title, runs) in zip(axes.T, groups.items(), strict=True):
+        for ax, metric in zip(column, y, strict=True):
+            marks(ax, places(runs, x), runs[metric], runs[kinds], looks)
+            ax.set_yscale("log")
+        ticks(column[-1].xaxis, runs[x], rotation=rotation)
+        column[0].set_title(title)
+    for ax, words in zip(axes[:, 0], y.values(), strict=True):
+        ax.set_ylabel(words)
+    legend(fig, looks)
+    return fig, axes
+
+
+def guide(ax: Axes, *, x: float | None = None, y: float | None = None, ls: str = ":") -> None:
+    """A pale line across the axes: a threshold (dotted) or the loss of a constant guess."""
+    if x is not None:
+        ax.axvline(x, color=style.PALE, lw=1, ls=ls)
+    if y is not None:
+        ax.axhline(y, color=style.PALE, lw=1, ls=ls)
+
+
+def curves(ax: Axes, found: Curves, key: str, words: str) -> None:
+    """What curves tell of x and of x⁺ over the steps: ``key`` is ``loss`` or ``grad_norm``.
+
+    ``words`` is the label at x as a formula, ``f(x)``.
+    """
+    late = found["step"] > 0  # such axes are logarithmic
+    for name, color, label in (
+        (key, style.GD, words),
+        (f"shifted_{key}", style.SAM, words.replace("x", "x^+")),
+    ):
+        ax.plot(found["step"][late], found[name][late], color=color, label=f"${label}$")
+    ax.set_xscale("log")
+
+
+def legend(fig: Figure, order: Iterable[Any] = (), **kw: Any) -> None:
+    """One entry for each label of the figure above its axes, those of ``order`` first."""
+    seen: dict[str, Any] = {}
+    for ax in fig.axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            seen.setdefault(label, handle)
+    names = [str(n) for n in order if str(n) in seen]
+    names += [n for n in seen if n not in names]
+    kw.setdefault("ncols", len(names))
+    fig.legend([seen[n] for n in names], names, loc="outside upper center", **kw)
