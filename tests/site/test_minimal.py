@@ -14,11 +14,16 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from flint import arb
 
-from samlib import certify, landscapes, networks, points
+from samlib import Certificate, classify, critical_points, find_hallucinated, landscape
+from samlib import prove as certify
+from samlib.certify.exact_network import NetworkLoss
 
-FILE = Path(__file__).resolve().parents[1] / "book" / "minimal.py"
+FILE = Path(__file__).resolve().parents[2] / "book" / "minimal.py"
 RHO, IMAGE, RADIUS, ETA = 4.5, np.array([3.0, 2.0]), 1e-6, 0.004
+F = landscape("himmelblau")
+CRITICAL = critical_points(F)
 
 
 @pytest.fixture(scope="module")
@@ -63,41 +68,45 @@ def test_it_needs_nothing_of_ours() -> None:
 
 
 def test_the_derivatives_are_those_of_himmelblaus_function(minimal: ModuleType) -> None:
-    f = landscapes.get("himmelblau")
     for x in np.random.default_rng(0).uniform(-5, 5, (20, 2)):
-        np.testing.assert_allclose(minimal.himmelblau_gradient(x), f.grad(x), rtol=1e-12)
-        np.testing.assert_allclose(minimal.himmelblau_hessian(x), f.hess(x), rtol=1e-12)
+        np.testing.assert_allclose(minimal.himmelblau_gradient(x), F.grad(x), rtol=1e-12)
+        np.testing.assert_allclose(minimal.himmelblau_hessian(x), F.hess(x), rtol=1e-12)
 
 
-@pytest.mark.parametrize("rho", [1.0, 2.0, 3.5, RHO, 5.0])
+@pytest.mark.parametrize("rho", [1.0, 2.0, 3.0, RHO, 6.0])
 def test_it_finds_the_points_that_samlib_finds(minimal: ModuleType, rho: float) -> None:
-    ours = sorted(minimal.hallucinated_points(IMAGE, rho), key=tuple)
-    theirs = points.find_hallucinated(landscapes.get("himmelblau"), IMAGE, rho)
-    assert len(ours) == len(theirs)
-    for x, point in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(x, point.x, atol=1e-9)
+    """For the nine critical points as images: where they are, what is proved, who attracts."""
+    for image in CRITICAL:
+        ours = sorted(minimal.hallucinated_points(image.x, rho), key=tuple)
+        theirs = find_hallucinated(F, image.x, rho)
+        assert len(ours) == len(theirs)
+        for x, point in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(x, point.x, atol=1e-9)
+            kind = classify(F, point.x, rho)
+            A = minimal.shifted_derivative(x, rho)
+            np.testing.assert_allclose(A, kind.A, atol=1e-8 * np.abs(kind.A).max())
+            limit = minimal.critical_learning_rate(A)
+            assert limit == pytest.approx(kind.eta_max or 0.0, rel=1e-6)
+            for factor in (0.999, 1.001):  # of the limit, or of some small learning rate
+                eta = factor * (limit or 1e-4)
+                facts = list(minimal.prove(x, 1e-9, rho, eta).values())
+                assert facts[:3] == [True, True, image.kind == "minimizer"]
+                assert facts[3] == (limit > 0 and factor < 1)
 
 
-def test_which_attract_and_for_which_learning_rates(
+def test_the_first_point_attracts_and_the_second_does_not(
     minimal: ModuleType, found: list[np.ndarray]
 ) -> None:
-    kinds = []
-    for x in found:
-        limit = minimal.critical_learning_rate(minimal.shifted_derivative(x, RHO))
-        theirs = points.classify(landscapes.get("himmelblau"), x, RHO)
-        np.testing.assert_allclose(minimal.shifted_derivative(x, RHO), theirs.A, rtol=1e-9)
-        assert limit == pytest.approx(theirs.eta_max or 0.0, rel=1e-9)
-        kinds.append(theirs.kind)
-    assert kinds == ["attracting", "saddle"]
+    assert [classify(F, x, RHO).kind for x in found] == ["attracting", "saddle"]
 
 
 def test_the_derivative_of_the_shifted_gradient(minimal: ModuleType) -> None:
     """A against central differences of ∇f(x⁺), with samlib's ∇f and the shift written out."""
-    f, h = landscapes.get("himmelblau"), 1e-6
+    h = 1e-6
 
     def shifted(x: np.ndarray) -> np.ndarray:
-        g = f.grad(x)
-        result: np.ndarray = f.grad(x + RHO * g / np.linalg.norm(g))
+        g = F.grad(x)
+        result: np.ndarray = F.grad(x + RHO * g / np.linalg.norm(g))
         return result
 
     for x in np.random.default_rng(1).uniform(-5, 5, (10, 2)):
@@ -129,7 +138,7 @@ def test_the_proof_agrees_with_samlibs_certificate(
     minimal: ModuleType, found: list[np.ndarray]
 ) -> None:
     assert proved(minimal, found[0]) == [True, True, True, True]
-    certificate = certify.certify(landscapes.get("himmelblau"), found[0], 4.5)
+    certificate = certify(F, found[0], 4.5)
     centre = [float(value) for value in certificate.centre]
     np.testing.assert_allclose(centre, found[0], atol=RADIUS / 2)
     assert certificate.box_radius > RADIUS
@@ -160,8 +169,7 @@ def test_a_box_that_is_too_wide_is_not_proved(minimal: ModuleType, found: list[n
 
 
 def test_a_critical_point_of_f_is_refused(minimal: ModuleType) -> None:
-    f = landscapes.get("himmelblau")
-    for point in points.critical_points(f):
+    for point in CRITICAL:
         with np.errstate(all="ignore"):
             one_zero, gradient_lives, _, attracts = proved(minimal, point.x)
         assert not one_zero
@@ -173,8 +181,7 @@ def test_random_boxes_hold_a_zero_only_where_there_is_one(
     minimal: ModuleType, found: list[np.ndarray]
 ) -> None:
     """A box that is said to hold a zero holds one that samlib finds, for any image of it."""
-    f = landscapes.get("himmelblau")
-    every = [q.x for p in points.critical_points(f) for q in points.find_hallucinated(f, p.x, RHO)]
+    every = [q.x for p in CRITICAL for q in find_hallucinated(F, p.x, RHO)]
     random, radius, count = np.random.default_rng(2), 1e-3, 0
     for target in every:
         for centre in target + random.uniform(-2 * radius, 2 * radius, (20, 2)):
@@ -185,12 +192,38 @@ def test_random_boxes_hold_a_zero_only_where_there_is_one(
     assert count > 0
 
 
+def test_the_zero_lies_in_the_box_that_krawczyk_computes(
+    minimal: ModuleType, found: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """K is closer to the zero than the box, and still holds it: wrong signs would not."""
+    computed = []
+
+    class Recorder:
+        def __new__(cls, *parts: float) -> arb:
+            return arb(*parts)
+
+        @staticmethod
+        def contains_interior(wide: arb, narrow: arb) -> bool:
+            computed.append((wide, narrow))
+            return bool(wide.contains_interior(narrow))
+
+    monkeypatch.setattr(minimal, "arb", Recorder)
+    certificate = certify(F, found[0], RHO)
+    zero = [arb(value) for value in certificate.centre]
+    for shift in (np.array([6e-7, 0.0]), np.array([-3e-7, 5e-7])):
+        computed.clear()
+        assert proved(minimal, found[0] + shift)[0]
+        for (wide, narrow), value in zip(computed, zero, strict=True):
+            assert narrow.rad() < 0.01 * wide.rad()
+            assert narrow.contains(value)
+
+
 # --- part 3: the network --------------------------------------------------------------------------
 
 
 def test_the_loss_is_samlibs(minimal: ModuleType) -> None:
     pixels = minimal.IMAGES
-    f = networks.NetworkLoss(pixels, minimal.IS_EIGHT.astype(int), 1, loss="logistic", decay="0.03")
+    f = NetworkLoss(pixels, minimal.IS_EIGHT.astype(int), 1, loss="logistic", decay="0.03")
     assert pixels.shape == (100, 64)
     for theta in np.random.default_rng(0).normal(size=(5, 67)):
         assert minimal.loss(theta) == pytest.approx(float(f.f(theta)), rel=1e-12)
@@ -213,7 +246,7 @@ def test_sam_ends_hallucinated_and_gradient_descent_does_not(
     assert min(np.linalg.norm(image - d) for d in (descent, twin)) < 1e-6
     assert minimal.loss(theta) > 2.6 * minimal.loss(descent)
     # the certified point of the book, or its twin, is the point of this run
-    stored = certify.Certificate.load(FILE.parent / "certificates" / "digits-3v8.json")
+    stored = Certificate.load(FILE.parent / "certificates" / "digits-3v8.json")
     centre = np.array([float(value) for value in stored.centre])
     twin = np.concatenate([-centre[:66], centre[66:]])
     assert stored.basin is not None
