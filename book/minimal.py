@@ -25,7 +25,7 @@ from sklearn.datasets import load_digits
 
 
 def ascend(gradient, x, rho):
-    """The shifted point x⁺: uphill from x by the distance ρ."""
+    """The shifted point x⁺: uphill from x by the distance ρ; x itself where ∇f(x) = 0."""
     g = gradient(x)
     norm = np.sqrt(g @ g)
     return x if norm == 0 else x + rho * g / norm
@@ -57,7 +57,7 @@ def himmelblau_hessian(point):
 def hallucinated_points(image, rho):
     """The points x with x⁺ = image, where ∇f(image) = 0.
 
-    They lie on the circle of radius ρ about the image, and ∇f(x) points straight at the image. So
+    They lie on the circle of radius ρ about the image, and there ∇f(x) points at the image. So
     solve for the angles t at which ∇f has no component along the circle, and keep those where it
     points inward. Two zeros between neighbours of the 1000 angles would be missed.
     """
@@ -160,7 +160,7 @@ def loss_gradient(theta):
 
 
 def report_function(rho=4.5, eta=0.004):
-    print(f"1. Himmelblau's function, ρ = {rho}: the hallucinated points with image (3, 2)")
+    print(f"1. Himmelblau's function, ρ = {rho}: hallucinated points, image: the minimizer (3, 2)")
     points = hallucinated_points(np.array([3, 2]), rho)
     limits = [critical_learning_rate(shifted_derivative(x, rho)) for x in points]
     for x, limit in zip(points, limits, strict=True):
@@ -180,6 +180,7 @@ def report_function(rho=4.5, eta=0.004):
 def report_network(rho=3.5, eta=0.05):
     print(f"3. The network, ρ = {rho}, η = {eta}: SAM, and gradient descent from the same weights")
     print("   steps   ‖∇f(x⁺)‖/‖∇f(x)‖   ‖∇f(x)‖    f(x)   f(x⁺)   descent: f(x)")
+    # At first a parameter that meets n inputs is uniform in ±1/√n: 64 pixels, or one hidden unit.
     theta = descent = np.random.default_rng(0).uniform(-1, 1, 67) / np.repeat([8, 1], [65, 2])
     done = 0
     for steps in (0, 500, 1000, 2000, 4000, 8000, 12000):
