@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from decimal import Decimal
 from fractions import Fraction
 from numbers import Integral
@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from samlib.errors import BadInput
 
 Array = NDArray[Any]  # float64, or object arrays of arb
+Floats = NDArray[np.float64]
 
 
 def fraction(name: str, value: Any) -> Fraction:
@@ -59,40 +60,49 @@ def common_denominator(name: str, values: ArrayLike) -> tuple[NDArray[np.object_
     return out.reshape(raw.shape), den
 
 
-@contextmanager
-def precision(bits: int) -> Iterator[None]:
+def precision(bits: int) -> AbstractContextManager[Any]:
     """Work with ``bits`` bits inside the block; flint's own setting comes back whatever happens."""
     from flint import ctx
 
-    before = ctx.prec
-    ctx.prec = bits
-    try:
-        yield
-    finally:
-        ctx.prec = before
+    context: AbstractContextManager[Any] = ctx.workprec(bits)
+    return context
 
 
-def ball(value: Fraction) -> Any:
-    """The ball of the present precision around an exact fraction."""
+def working_precision() -> int:
+    """How many bits balls are computed with at present."""
+    from flint import ctx
+
+    return int(ctx.prec)
+
+
+def ball(value: Any) -> Any:
+    """The ball of the present precision around a fraction; floats are taken as they are."""
     from flint import arb, fmpq
 
-    return arb(fmpq(value.numerator, value.denominator))
+    if isinstance(value, Fraction):
+        return arb(fmpq(value.numerator, value.denominator))
+    return value if isinstance(value, arb) else arb(value)
 
 
-def balls(values: ArrayLike) -> Array:
-    """An object array of balls; float64 values are taken as they are, exactly."""
+def balls(values: Any) -> Array:
+    """An object array of balls around fractions or floats, in the same shape."""
+    out: Array = np.frompyfunc(ball, 1, 1)(np.asarray(values, dtype=object))
+    return out
+
+
+def around_zero(radius: float) -> Any:
+    """The ball of all numbers of absolute value at most ``radius``."""
     from flint import arb
 
-    raw = np.asarray(values)
-    out = np.empty(raw.size, dtype=object)
-    out[:] = [v if isinstance(v, arb) else arb(v) for v in raw.ravel().tolist()]
-    return out.reshape(raw.shape)
+    return arb(0, radius)
 
 
 def mm(a: Array, b: Array) -> Array:
-    """Matrix product; balls go through flint's own, some fifty times faster than NumPy's loop."""
+    """Matrix times matrix or vector; for balls by flint, fifty times faster than NumPy's loop."""
     if a.dtype != object:
         return np.asarray(a @ b)
+    if b.ndim == 1:
+        return mm(a, b[:, None])[:, 0]
     from flint import arb_mat
 
     (m, n), k = a.shape, b.shape[1]
@@ -106,6 +116,13 @@ def apply(name: str, a: Array) -> Array:
         return np.asarray(getattr(np, name)(a))
     out: Array = np.frompyfunc(lambda v: getattr(v, name)(), 1, 1)(a)
     return out
+
+
+def log_sum_exp(a: Array) -> Array:
+    """log Σ exp over the last axis but one, for floats without overflow, and for balls."""
+    if a.dtype != object:
+        return np.asarray(np.logaddexp.reduce(a, axis=-2))
+    return apply("log", apply("exp", a).sum(-2))
 
 
 def finite(a: Array) -> bool:

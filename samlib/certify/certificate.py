@@ -1,6 +1,6 @@
 """Computer-assisted proofs that a point is a hallucinated minimizer, and certificates to keep.
 
-``certify`` proves, in ball arithmetic from the exact loss, that F(x) = ∇f(x + ρu(x)) has exactly
+:func:`prove` shows, in ball arithmetic from the exact loss, that F(x) = ∇f(x + ρu(x)) has exactly
 one zero x_h in a box, that ∇f is not zero there, what kind of critical point its image is, and
 whether SAM is attracted to it. It needs det H_* ≠ 0 and det S ≠ 0, and says so where they fail.
 """
@@ -12,8 +12,8 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
@@ -21,36 +21,65 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from samlib.certify import identity
-from samlib.certify.ball_arithmetic import ball, balls, fraction, mm, precision
-from samlib.certify.enclosures import Floats, Inertia, ShiftedGradient
-from samlib.certify.proof import Basin, Claims, NotCertified, Proof
+from samlib.certify import stored_loss
+from samlib.certify.ball_arithmetic import (
+    Array,
+    Floats,
+    ball,
+    balls,
+    finite,
+    fraction,
+    midpoints,
+    mm,
+    precision,
+)
+from samlib.certify.enclosures import Inertia, Linearisation, ShiftedGradient
+from samlib.certify.proof import Basin, Claims, NotCertified, Proof, inverse
 from samlib.errors import BadInput, check_number, check_point, check_whole
-from samlib.points.linearisation import ascend, linearise
+from samlib.points.linearisation import ascend
 
 __all__ = ["Basin", "Certificate", "Inertia", "NotCertified", "prove"]
 
-SINGULAR = 1e-11  # a smallest singular value below this times the largest is taken for 0
+# The numbers of a certificate, and what each must be larger than.
+NUMBERS = {
+    **dict.fromkeys(("radius", "box_radius", "grad_norm", "eta_max"), 0.0),
+    **dict.fromkeys(("seconds", "min_real_part"), -math.inf),
+    **dict.fromkeys(("loss", "image_loss", "constant_loss"), -math.inf),
+}
+NEEDED = ("radius", "box_radius", "grad_norm", "seconds")  # all others may be None
 DECIMAL = re.compile(r"-?\d{1,400}(\.\d{1,400})?(e[+-]?\d{1,3})?")
-FAR = 1e-2  # a point with ‖∇f(x⁺)‖ above this times ‖∇f(x)‖ is no hallucinated point at all
+SINGULAR = 1e-11  # a smallest singular value below this times the largest is taken for 0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Certificate(Claims):
-    """A proved hallucinated point, with all that is needed to prove it again; see also its base.
+    """A proved hallucinated point, with all that is needed to prove it again.
 
     Attributes
     ----------
-    landscape, rho : the loss, and ρ as an exact fraction.
-    centre : the point in decimals. x_h differs from them by at most ``radius`` in each coordinate.
-    box_radius : x_h is the only hallucinated point with |x − centre| ≤ box_radius everywhere.
-    bits : the working precision of the proof.
-    seconds : CPU time of search and proof.
-    data : what the data of a network are: their set, classes and features as given to
-        :func:`certify`, their number n, and the SHA-256 of x and y as they are stored. None for a
-        landscape.
+    landscape : Landscape or NetworkLoss
+        The loss.
+    rho : Fraction
+        ρ, exactly.
+    centre : tuple of str
+        The point in decimals. x_h differs from them by at most ``radius`` in each coordinate.
+    radius : float
+    box_radius : float
+        x_h is the only hallucinated point with |x − centre| ≤ box_radius everywhere.
+    bits : int
+        The working precision of the proof.
+    seconds : float
+        CPU time of search and proof.
+    data : dict or None
+        What the data of a network are: set, classes and features as given to :func:`prove`, their
+        number n, and the SHA-256 of x and y as they are stored. None for a landscape.
+    proved, grad_norm, inertia, min_real_part, eta_max, basin, loss, image_loss, constant_loss
+        and live_units, what is claimed: see :class:`samlib.certify.proof.Claims`.
 
-    A certificate of impossible values cannot be made: BadInput.
+    Raises
+    ------
+    BadInput
+        If a value is impossible.
     """
 
     landscape: Any
@@ -63,34 +92,39 @@ class Certificate(Claims):
     data: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        check_whole("bits", self.bits, 53, 1024)
-        if not (isinstance(self.rho, Fraction) and _usable(self.rho)):
-            raise BadInput(f"rho = {self.rho!r} is not a fraction in (0, ∞) that float64 can hold")
-        decimals = isinstance(self.centre, tuple) and all(map(_is_decimal, self.centre))
-        if not decimals or len(self.centre) != getattr(self.landscape, "dim", len(self.centre)):
-            raise BadInput("centre must be as many decimals as the loss has variables, as texts")
-        for name in ("radius", "box_radius", "grad_norm"):
-            _check_real(name, getattr(self, name), above=0)
-        if not self.radius <= self.box_radius:
-            raise BadInput(f"radius = {self.radius} is larger than box_radius = {self.box_radius}")
-        _check_real("seconds", self.seconds)
+        if not all(isinstance(v, str) and DECIMAL.fullmatch(v) for v in self.centre):
+            raise BadInput(f"centre = {self.centre!r} must be decimals, as texts")
         if not all(isinstance(claim, str) for claim in self.proved):
             raise BadInput(f"proved = {self.proved!r} must be names of claims")
-        for name in ("min_real_part", "loss", "image_loss", "constant_loss"):
-            if getattr(self, name) is not None:
-                _check_real(name, getattr(self, name))
-        if self.eta_max is not None:
-            _check_real("eta_max", self.eta_max, above=0)
+        check_whole("bits", self.bits, 53, 1024)
+        exact: dict[str, Any] = {"rho": _exact_radius(self.rho)}
+        for name, low in NUMBERS.items():
+            if (value := getattr(self, name)) is not None or name in NEEDED:
+                exact[name] = check_number(name, value, low, strict=True)
         if self.basin is not None:
-            for key, value in asdict(self.basin).items():
-                _check_real(f"{key} of the basin", value, above=0)
+            sizes = asdict(self.basin).items()
+            exact["basin"] = Basin(**{k: check_number(k, v, strict=True) for k, v in sizes})
+        for name, value in exact.items():
+            object.__setattr__(self, name, value)
+        self._check_fit()
+
+    def _check_fit(self) -> None:
+        """Refuse a certificate whose parts are not of one size."""
+        size = getattr(self.landscape, "dim", len(self.centre))
+        if len(self.centre) != size or not np.isfinite(self.x_h).all():
+            raise BadInput(f"centre must be {size} numbers that float64 can hold")
+        if not self.radius <= self.box_radius:
+            raise BadInput(f"radius = {self.radius} is larger than box_radius = {self.box_radius}")
         signs = [check_whole("inertia", v, 0) for v in self.inertia or ()]
-        if signs and sum(signs) != len(self.centre):
-            raise BadInput(f"inertia {signs} must count {len(self.centre)} eigenvalues")
+        if signs and sum(signs) != size:
+            raise BadInput(f"inertia = {signs} must count {size} eigenvalues")
         if self.live_units is not None:
             check_whole("live_units", self.live_units, 0, getattr(self.landscape, "hidden", 0))
         if self.data is not None:
-            _check_data(self.data)
+            about = {key: self.data[key] for key in stored_loss.ABOUT}
+            due = stored_loss.describe_data(self.landscape, about)
+            if stored_loss.canonical(self.data) != stored_loss.canonical(due):
+                raise BadInput(f"data = {self.data}, but they are {due}")
 
     @property
     def x_h(self) -> Floats:
@@ -108,49 +142,40 @@ class Certificate(Claims):
         return int(-np.log10(self.radius))
 
     def recheck(self) -> bool:
-        """Repeat the whole proof from what is stored; True, or :class:`NotCertified` is raised.
+        """Repeat the whole proof from what is stored, and compare all that is said with it.
 
-        The losses, the live units and the description of the data are compared with what the stored
-        loss gives; see :func:`samlib.certify.identity.contradictions` for what is known of the
-        data.
+        Returns
+        -------
+        bool
+            True.
+
+        Raises
+        ------
+        NotCertified
+            If anything is not so; of the data see :mod:`samlib.certify.stored_loss`.
         """
-        if wrong := identity.contradictions(self.landscape, self.data):
-            raise NotCertified("not reproduced", f"the data contradict {', '.join(wrong)}")
+        if not stored_loss.is_as_described(self.landscape, self.data):
+            raise NotCertified("not reproduced", f"the data are not {self.data}")
+        box = None if self.basin is None else self.basin.box
         with precision(self.bits):
-            shown = self._proof()
+            f = _shifted_gradient(self.landscape, self.rho)
+            shown = _proof(f, self.centre, self.radius).claims(self.box_radius, box)
         if lost := shown.missing(self):
             raise NotCertified("not reproduced", f"not proved again: {', '.join(lost)}")
         return True
 
-    def _proof(self) -> Claims:
-        f = ShiftedGradient(self.landscape, ball(self.rho))
-        centre = np.array([ball(Fraction(v)) for v in self.centre], dtype=object)
-        basin_box = None if self.basin is None else self.basin.box
-        return Proof(f, centre, self.radius).claims(self.box_radius, basin_box)
-
-    def described(self, data: Mapping[str, Any] | None = None) -> Certificate:
-        """The same certificate with all that it can say of its losses, live units and data.
-
-        For files of an older samlib, which lack these; what they claim stays as it is. ``data`` as
-        for :func:`certify`.
-        """
-        with precision(self.bits):
-            shown = self._proof()
-        names = ("loss", "image_loss", "constant_loss", "live_units")
-        facts = {name: getattr(shown, name) for name in names}
-        return replace(self, **facts, data=identity.describe_data(self.landscape, data))
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a JSON file that holds the proof's every input, the data of a network included."""
-        stored = {k.name: getattr(self, k.name) for k in fields(self)}
-        stored |= {
+    def _to_json(self) -> dict[str, Any]:
+        return vars(self) | {
             "format": 1,
-            "landscape": identity.describe(self.landscape),
+            "landscape": stored_loss.to_json(self.landscape),
             "rho": str(self.rho),
             "proved": sorted(self.proved),
             "basin": None if self.basin is None else asdict(self.basin),
         }
-        Path(path).write_text(json.dumps(stored, separators=(",", ":"), sort_keys=True) + "\n")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a JSON file that holds the proof's every input, the data of a network included."""
+        Path(path).write_text(stored_loss.canonical(self._to_json()) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -159,120 +184,81 @@ class Certificate(Claims):
         Raises
         ------
         BadInput
-            If the file is no certificate.
+            If the file is no certificate, written as :meth:`save` writes it.
         """
         if not Path(path).is_file():
             raise BadInput(f"{path} is no file; give a certificate, a JSON file")
         try:
-            stored = json.loads(Path(path).read_text(encoding="utf-8"))
-            if not isinstance(stored, dict) or stored.pop("format", None) != 1:
-                raise BadInput(f"{path} is no certificate of format 1; make it with certify")
-            return cls(**_arguments(stored))
+            return cls._from_json(json.loads(Path(path).read_text(encoding="utf-8")))
         except (
+            ValueError,
             LookupError,
             TypeError,
             AttributeError,
-            ValueError,
-            RecursionError,
+            ArithmeticError,
             OSError,
+            RecursionError,
         ) as error:
             said = str(error) if isinstance(error, BadInput) else repr(error)
-            raise BadInput(f"{path} is no certificate: {said}; make it with certify") from error
+            raise BadInput(f"{path} is no certificate: {said}; make it with prove") from error
+
+    @classmethod
+    def _from_json(cls, stored: dict[str, Any]) -> Self:
+        """The certificate of what :meth:`_to_json` gave, or one of many sorts of error."""
+        basin, signs = stored["basin"], stored["inertia"]
+        read = stored | {
+            "landscape": stored_loss.from_json(stored["landscape"]),
+            "rho": fraction("rho", stored["rho"]),
+            "centre": tuple(stored["centre"]),
+            "proved": frozenset(stored["proved"]),
+            "basin": None if basin is None else Basin(**basin),
+            "inertia": None if signs is None else Inertia(*signs),
+        }
+        del read["format"]
+        certificate = cls(**read)
+        due = certificate._to_json() | {"landscape": stored["landscape"]}
+        stored = stored | {"proved": sorted(stored["proved"])}
+        text = stored_loss.canonical
+        if odd := [k for k, v in stored.items() if text(v) != text(due[k])]:
+            raise BadInput(f"{', '.join(odd)}: not as it is saved")
+        return certificate
 
     def __str__(self) -> str:
-        few = ", ".join(f"{float(v):.10g}" for v in self.centre)
-        where = f"({few})" if len(self.centre) <= 4 else f"a point of R^{len(self.centre)}"
-        lines = [
-            f"{identity.title(self.landscape)}, ρ = {self.rho}",
-            f"x_h = {where}, {self.digits} decimals proved",
-            f"the only one within {self.box_radius:.3g} in each coordinate",
-            f"‖∇f(x_h)‖ ≥ {self.grad_norm:.7g}",
-            *self._said_of_loss(),
-        ]
+        return "\n".join([*self._lines_on_the_point(), *self._lines_on_the_dynamics()])
+
+    def _lines_on_the_point(self) -> Iterator[str]:
+        loss, size = self.landscape, len(self.centre)
+        few = ", ".join(f"{v:.10g}" for v in self.x_h)
+        yield f"{getattr(loss, 'name', '') or getattr(loss, 'expr', loss)}, ρ = {self.rho}"
+        where = f"({few})" if size <= 4 else f"a point of R^{size}"
+        yield f"x_h = {where}, {self.digits} decimals proved"
+        yield f"the only one within {self.box_radius:.3g} in each coordinate"
+        yield f"‖∇f(x_h)‖ ≥ {self.grad_norm:.7g}"
+        losses = {"f(x_h) = ": self.loss, "f(x⁺) = ": self.image_loss}
+        if known := [f"{name}{v:.6g}" for name, v in losses.items() if v is not None]:
+            constant = self.constant_loss
+            best = "" if constant is None else f"; the best constant output: {constant:.6g}"
+            yield ", ".join(known) + best
+        if self.live_units is not None:
+            yield f"hidden units with weights that are not 0: {self.live_units} of {loss.hidden}"
+        if (data := self.data) is not None:
+            classes = f", classes {', '.join(map(str, data['classes']))}" if data["classes"] else ""
+            features = f", {data['features']}" if data["features"] else ""
+            what = f"{data['set'] or 'unnamed'}{classes}{features}"
+            yield f"data: {what}, n = {data['n']}, SHA-256 {data['sha256'][:12]}…"
+
+    def _lines_on_the_dynamics(self) -> Iterator[str]:
         if self.inertia is not None:
             signs = f"{self.inertia.positive} positive, {self.inertia.negative} negative"
-            lines.append(f"image: {self.inertia.kind}, eigenvalues of H_*: {signs}")
+            yield f"image: {self.inertia.kind}, eigenvalues of H_*: {signs}"
         if self.eta_max is not None:
-            lines.append(
-                f"attracts: Re λ(A) ≥ {self.min_real_part:.7g}, η_max ≥ {self.eta_max:.7g}"
-            )
+            yield f"attracts: Re λ(A) ≥ {self.min_real_part:.7g}, η_max ≥ {self.eta_max:.7g}"
         elif "does not attract" in self.proved:
-            lines.append("does not attract: A has an eigenvalue with negative real part")
+            yield "does not attract: A has an eigenvalue with negative real part"
         if self.basin is not None:
             near = f"{self.basin.radius:.2e} (Euclidean)"
-            lines.append(f"converges from within {near} for every η ≤ {self.basin.eta:.3g}")
-        return "\n".join([*lines, f"proved with {self.bits} bits"])
-
-    def _said_of_loss(self) -> list[str]:
-        """Lines on the losses, the live units and the data, as far as they are known."""
-        lines, values = [], {"f(x_h)": self.loss, "f(x⁺)": self.image_loss}
-        if known := [f"{name} = {v:.6g}" for name, v in values.items() if v is not None]:
-            lines.append(", ".join(known))
-            if self.constant_loss is not None:
-                lines[0] += f"; the best constant output: {self.constant_loss:.6g}"
-        if self.live_units is not None:
-            lines.append(
-                f"hidden units with weights that are not 0: {self.live_units} of "
-                f"{self.landscape.hidden}"
-            )
-        if self.data is not None:
-            name = str(self.data["set"] or "unnamed")
-            if self.data["classes"] is not None:
-                name += f", classes {', '.join(map(str, self.data['classes']))}"
-            if self.data["features"] is not None:
-                name += f", {self.data['features']}"
-            lines.append(f"data: {name}, n = {self.data['n']}, SHA-256 {self.data['sha256'][:12]}…")
-        return lines
-
-
-def _usable(rho: Fraction) -> bool:
-    return Fraction(1, 10**300) < rho < 10**300
-
-
-def _is_decimal(value: Any) -> bool:
-    decimal = isinstance(value, str) and DECIMAL.fullmatch(value) is not None
-    return decimal and math.isfinite(float(value))
-
-
-def _check_real(name: str, value: Any, above: float = -math.inf) -> None:
-    """Refuse words, booleans, infinities, NaN and what is not larger than ``above``."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and abs(value) <= 1e308 and value > above):
-        raise BadInput(f"{name} = {value!r} is not a number in ({above:g}, ∞)")
-
-
-def _check_data(data: Any) -> None:
-    keys = ["classes", "features", "n", "set", "sha256"]
-    if not isinstance(data, dict) or sorted(data) != keys:
-        raise BadInput(f"data = {data!r} must say {', '.join(keys)}")
-    check_whole("n", data["n"])
-    texts = [data["sha256"], data["set"] or "", data["features"] or ""]
-    classes = [] if data["classes"] is None else data["classes"]
-    if not all(isinstance(t, str) for t in texts) or not isinstance(classes, list):
-        raise BadInput(f"data = {data!r}: set, features and sha256 are texts, classes is a list")
-    for label in classes:
-        check_whole("a class", label, 0)
-
-
-def _arguments(stored: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a certificate from its file, where some of what describes it may be missing."""
-    told = dict.fromkeys(("data", "loss", "image_loss", "constant_loss", "live_units"))
-    needed = {k.name for k in fields(Certificate)} - set(told)
-    if wrong := sorted((needed - set(stored)) | (set(stored) - needed - set(told))):
-        raise BadInput(f"{', '.join(wrong)}: missing or unknown")
-    basin, signs = stored["basin"], stored["inertia"]
-    if not all(isinstance(stored[k], list) for k in ("centre", "proved")):
-        raise BadInput("centre and proved must be lists")
-    return {
-        **told,
-        **stored,
-        "landscape": identity.restore(stored["landscape"]),
-        "rho": fraction("rho", stored["rho"]),
-        "centre": tuple(stored["centre"]),
-        "proved": frozenset(stored["proved"]),
-        "inertia": None if signs is None else Inertia(*signs),
-        "basin": None if basin is None else Basin(**basin),
-    }
+            yield f"converges from within {near} for every η ≤ {self.basin.eta:.3g}"
+        yield f"proved with {self.bits} bits"
 
 
 def prove(
@@ -288,20 +274,24 @@ def prove(
 
     Parameters
     ----------
-    landscape
-        A smooth :class:`samlib.Landscape`, a :class:`samlib.certify.exact_network.NetworkLoss`, or
-        any object with its ``grad``, ``hess``, ``ball_grad``, ``ball_hess`` and ``dim``.
+    landscape : Landscape or NetworkLoss
+        A smooth loss; any object with their ``grad``, ``hess``, ``ball_grad``, ``ball_hess`` and
+        ``dim`` will do.
     x_h : array (d,)
         A point computed in float64, to about ``tol`` · ρ.
     rho : number
         A float stands for its shortest decimal (1.2 is 6/5); the proof is for that exact value.
-    bits
+    bits : int
         Working precision, 53 to 1024. x_h is proved to about a fifth as many decimals.
-    tol
+    tol : float
         How far from ``x_h``, in each coordinate and in units of ρ, the proved point may lie.
-    data
+    data : dict, optional
         What the data of a network are, for the reader of the certificate: ``set`` (a name),
         ``classes`` (a list of labels) and ``features``. Their number and SHA-256 are added.
+
+    Returns
+    -------
+    Certificate
 
     Raises
     ------
@@ -311,106 +301,96 @@ def prove(
         If an argument is unusable.
     """
     start = time.process_time()
-    exact = fraction("rho", rho)
-    if not _usable(exact):
-        raise BadInput(f"rho = {rho!r} is not a number in (0, ∞) that float64 can hold")
+    exact = _exact_radius(rho)
     check_number("tol", tol, 0, 1, strict=True)
-    check_number("bits", bits, 53, 1024)
-    about = identity.describe_data(landscape, data)
-    x = _point(landscape, x_h)
-    root, inverse = _newton(landscape, x, float(exact))
-    digits = int(0.22 * bits)
+    digits = int(0.22 * check_whole("bits", bits, 53, 1024))
+    about = stored_loss.describe_data(landscape, data)
     radius = float(f"1e-{digits}")
-    with precision(int(bits)):
-        f = ShiftedGradient(landscape, ball(exact))
-        decimals = _decimals(f, root, inverse, radius, digits + 8)
-        _near(x, decimals, radius, tol * float(exact))
-        centre = np.array([ball(Fraction(v)) for v in decimals], dtype=object)
-        proof = Proof(f, centre, radius)
+    with precision(bits):
+        f = _shifted_gradient(landscape, exact)
+        x = check_point("x_h", x_h, landscape.dim)
+        centre = _root(f, x, radius, digits + 8)
+        _check_near(x, centre, radius, tol * float(exact))
+        proof = _proof(f, centre, radius)
         box = proof.widest_box(float(exact))
         claims = proof.claims(box, proof.widest_basin(box)).stated()
-    values = {k.name: getattr(claims, k.name) for k in fields(claims)}
-    seconds = round(time.process_time() - start, 2)
     return Certificate(
-        **values,
+        **vars(claims),
         landscape=landscape,
         rho=exact,
-        centre=decimals,
+        centre=centre,
         radius=radius,
         box_radius=box,
-        bits=int(bits),
-        seconds=seconds,
+        bits=bits,
+        seconds=round(time.process_time() - start, 2),
         data=about,
     )
 
 
-def _point(landscape: Any, x_h: ArrayLike) -> Floats:
-    """``x_h`` as a finite float64 vector that fits a smooth landscape."""
+def _exact_radius(rho: Any) -> Fraction:
+    exact = fraction("rho", rho)
+    if not Fraction(1, 10**300) < exact < 10**300:
+        raise BadInput(f"rho = {rho!r} is not a number in (0, ∞) that float64 can hold")
+    return exact
+
+
+def _shifted_gradient(landscape: Any, rho: Fraction) -> ShiftedGradient:
+    """F in balls, of a loss that has a Hessian in balls."""
     if not getattr(landscape, "smooth", True):
         raise NotCertified("kink", "the loss has kinks (Abs, Max, Piecewise, …), so no Hessian")
-    balls = hasattr(landscape, "derivatives") or hasattr(landscape, "ball_hess")
-    if not (balls and hasattr(landscape, "dim")):
+    if not (hasattr(landscape, "derivatives") or hasattr(landscape, "ball_hess")):
         raise BadInput(f"{landscape!r} has no ball arithmetic; give a Landscape or a NetworkLoss")
-    return np.asarray(check_point("x_h", x_h, landscape.dim))
+    return ShiftedGradient(landscape, ball(rho))
 
 
-def _newton(landscape: Any, x: Floats, rho: float) -> tuple[Floats, Floats]:
-    """The float64 root of F next to x, and A⁻¹ there; refuses with the reason there is none."""
-    first, size = x, np.inf
-    for step in range(12):
-        near = linearise(landscape, x, rho)
-        norm, h, image = near.grad_norm, near.H, near.H_image
-        if not np.isfinite(h).all():
-            raise NotCertified("not finite", "the Hessian of f is not finite at x_h")
-        scale = float(np.linalg.norm(h, 2))
-        if not norm > 1e-12 * scale * rho:
-            raise NotCertified("stationary", f"‖∇f‖ = {norm:.3g} at x_h: it is a critical point")
-        residual = np.asarray(landscape.grad(near.image))
-        ratio = float(np.linalg.norm(residual)) / norm
-        # Next to a critical point ‖∇f‖ is small and rounding alone makes the ratio large.
-        if step == 0 and not (ratio <= FAR or ratio * norm <= 1e-9 * scale * rho):
+def _proof(f: ShiftedGradient, centre: tuple[str, ...], radius: float) -> Proof:
+    return Proof(f, balls([Fraction(v) for v in centre]), radius)
+
+
+def _root(f: ShiftedGradient, x_h: Floats, radius: float, digits: int) -> tuple[str, ...]:
+    """The zero of F that Newton's method reaches from x_h, in decimals, or why there is none."""
+    x, size, rho = balls(x_h), math.inf, float(f.rho.mid())
+    while not size < radius / 64:
+        here, residual = f.over(x, 0.0), f.value(x)
+        _check_regular(here, residual, rho)
+        move = _middles(mm(balls(inverse(here.A)), residual))
+        x, last, size = _middles(x - move), size, float(np.linalg.norm(midpoints(move)))
+        if last == math.inf:
+            ratio = float(np.linalg.norm(midpoints(residual))) / float(here.norm.mid())
+        if not (size < min(last, rho / 10) and np.linalg.norm(midpoints(x) - x_h) < rho / 10):
             raise NotCertified(
                 "image not stationary", f"‖∇f(x⁺)‖ is {ratio:.3g} times ‖∇f(x)‖ at x_h"
             )
-        if not (np.isfinite(residual).all() and np.isfinite(image).all()):
-            raise NotCertified("not finite", "∇f or the Hessian is not finite at x⁺")
-        if step == 0 or size < 1e-6 * rho:
-            _regular("degenerate image", "H_*", image, scale)
-            _regular("singular S", "M, whose determinant is det S,", near.M, 0.0)
-        inverse = np.asarray(np.linalg.inv(near.A), dtype=np.float64)
-        move = inverse @ residual
-        if not np.linalg.norm(move) < min(size, 0.1 * rho):
-            break  # no progress: rounding, or not a root at all, which the proof will find out
-        x, size = x - move, float(np.linalg.norm(move))
-    if np.linalg.norm(x - first) > 0.1 * rho or not np.isfinite(x).all():
-        raise NotCertified("image not stationary", "Newton's iteration finds no root near x_h")
-    return x, inverse
+    return tuple(v.str(digits, radius=False) for v in x)
 
 
-def _regular(reason: str, name: str, matrix: Floats, scale: float) -> None:
-    values = np.linalg.svd(matrix, compute_uv=False)
-    if not values[-1] > SINGULAR * max(values[0], scale):
-        raise NotCertified(
-            reason, f"{name} has singular values from {values[-1]:.3g} to {values[0]:.3g}"
-        )
+def _middles(a: Array) -> Array:
+    return np.array([v.mid() for v in a], dtype=object)
 
 
-def _decimals(
-    f: ShiftedGradient, root: Floats, inverse: Floats, radius: float, digits: int
-) -> tuple[str, ...]:
-    """The root to the working precision, in decimals, by Newton with a fixed inverse."""
-    x, y = balls(root), balls(inverse)
-    for _ in range(40):
-        move = np.array([v.mid() for v in mm(y, f.value(x)[:, None])[:, 0]], dtype=object)
-        x = np.array([v.mid() for v in x - move], dtype=object)
-        if all(bool(abs(v) < radius / 64) for v in move):
-            return tuple(v.str(digits, radius=False) for v in x)
-    raise NotCertified("precision", "Newton's iteration does not settle; raise bits")
+def _check_regular(here: Linearisation, residual: Array, rho: float) -> None:
+    """Refuse a critical point, and one where H_* or S is singular."""
+    if not (here.norm.is_finite() and finite(here.H)):
+        raise NotCertified("not finite", "∇f or its derivative is not finite at x_h")
+    scale = float(np.linalg.norm(midpoints(here.H), 2))
+    if not here.norm > 1e-12 * scale * rho:
+        norm = float(here.norm.mid())
+        raise NotCertified("stationary", f"‖∇f‖ = {norm:.3g} at x_h: it is a critical point")
+    if not (finite(residual) and finite(here.H_image)):
+        raise NotCertified("not finite", "∇f or its derivative is not finite at x⁺")
+    for reason, name, matrix, least in (
+        ("degenerate image", "H_*", here.H_image, scale),
+        ("singular S", "M, whose determinant is det S,", here.M, 0.0),
+    ):
+        values = np.linalg.svd(midpoints(matrix), compute_uv=False)
+        if not values[-1] > SINGULAR * max(values[0], least):
+            spread = f"from {values[-1]:.3g} to {values[0]:.3g}"
+            raise NotCertified(reason, f"{name} has singular values {spread}")
 
 
-def _near(x: Floats, decimals: tuple[str, ...], radius: float, allowed: float) -> None:
+def _check_near(x: Floats, centre: tuple[str, ...], radius: float, allowed: float) -> None:
     """Refuse a root that is not where the caller said."""
-    distance = float(np.abs(np.array([float(v) for v in decimals]) - x).max())
+    distance = float(np.abs(np.array([float(v) for v in centre]) - x).max())
     if not distance + radius <= allowed:
         raise NotCertified(
             "too far",

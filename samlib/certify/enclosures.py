@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 
 from samlib.certify.ball_arithmetic import (
     Array,
+    Floats,
+    around_zero,
+    ball,
     balls,
     centred,
     finite,
@@ -26,8 +30,6 @@ from samlib.certify.ball_arithmetic import (
     upper,
 )
 from samlib.errors import BadInput
-
-Floats = NDArray[np.float64]
 
 
 class Inertia(NamedTuple):
@@ -46,22 +48,31 @@ class Inertia(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Linearised:
-    """F(x) = ∇f(x + ρu(x)) over a box: enclosures valid at every x of the box.
+class Linearisation:
+    """F(x) = ∇f(x⁺), x⁺ = x + ρu(x), over a box: enclosures valid at every x of it.
 
-    ``norm`` encloses ‖∇f(x)‖, ``shift`` the derivative M of x ↦ x⁺, ``image`` x⁺ and ``hessian``
-    ∇²f(x⁺).
+    Attributes
+    ----------
+    norm : ball
+        ‖g‖, where g = ∇f(x).
+    image : balls (d,)
+        x⁺.
+    H, H_image : balls (d, d)
+        ∇²f(x) and ∇²f(x⁺).
+    M : balls (d, d)
+        The derivative of x ↦ x⁺: I + (ρ/‖g‖)(I − uuᵀ)H.
     """
 
     norm: Any
-    shift: Array
     image: Array
-    hessian: Array
+    H: Array
+    M: Array
+    H_image: Array
 
-    @property
-    def derivative(self) -> Array:
-        """DF = ∇²f(x⁺) M, the matrix A of the SAM map's Jacobian I − ηA."""
-        return mm(self.hessian, self.shift)
+    @cached_property
+    def A(self) -> Array:
+        """DF = H_image M, the matrix A of the SAM map's Jacobian I − ηA."""
+        return mm(self.H_image, self.M)
 
 
 class ShiftedGradient:
@@ -94,23 +105,21 @@ class ShiftedGradient:
         """Balls around F(x)."""
         return self._grad(self.shifted(x))
 
-    def over(self, centre: Array, radius: float) -> Linearised:
+    def over(self, centre: Array, radius: float) -> Linearisation:
         """Enclosures over the box of all x with |x − centre| ≤ radius in each coordinate.
 
-        ∇f and x⁺ are enclosed in mean-value form, value at the centre plus derivative times offset,
+        g and x⁺ are enclosed in mean-value form, value at the centre plus derivative times offset,
         which is far narrower than evaluating them at a wide ball.
         """
-        from flint import arb
-
-        offset = np.array([arb(0, radius)] * len(centre), dtype=object)
+        offset = np.array([around_zero(radius)] * len(centre), dtype=object)
         hess = self._hess(centred(centre + offset))
-        g = centred(self._grad(centre) + mm(hess, offset[:, None])[:, 0])
+        g = centred(self._grad(centre) + mm(hess, offset))
         norm = (g * g).sum().sqrt()
         u = g / norm
         shift = (hess - u[:, None] * mm(u[None], hess)) * (self.rho / norm)
         shift[np.diag_indices(len(g))] += 1
-        image = centred(self.shifted(centre) + mm(shift, offset[:, None])[:, 0])
-        return Linearised(norm, shift, image, self._hess(image))
+        image = centred(self.shifted(centre) + mm(shift, offset))
+        return Linearisation(norm, image, hess, shift, self._hess(image))
 
 
 def defect(inverse: Floats, matrix: Array) -> Array:
@@ -126,7 +135,7 @@ def krawczyk(value: Array, derivative: Array, inverse: Floats, radius: float) ->
     ``value`` encloses F(centre), ``derivative`` DF over the box. Krawczyk's test: the box is mapped
     into its interior by x ↦ x − inverse·F(x), whose derivative is the defect I − inverse·DF.
     """
-    move = np.abs(mm(balls(inverse), value[:, None])[:, 0])
+    move = np.abs(mm(balls(inverse), value))
     reach = move + defect(inverse, derivative).sum(1) * radius
     return all(bool(v < radius) for v in reach)
 
@@ -148,7 +157,7 @@ def contraction(inverse: Floats, matrix: Array) -> float:
         w /= w.max() or 1.0
         w += 1e-3  # positive, and no coordinate is left without a share
     weights = balls(w)
-    return upper(largest(mm(d, weights[:, None])[:, 0] / weights))
+    return upper(largest(mm(d, weights) / weights))
 
 
 def inertia(hessian: Array) -> Inertia | None:
@@ -217,13 +226,11 @@ class Discs:
         For a disc of centre c and radius r < Re c, |1 − ηc| + ηr < 1 if and only if
         η < 2(Re c − r)/(|c|² − r²). With ‖E‖ ≤ r in all discs, it makes ‖V⁻¹(I − ηA)V‖ < 1.
         """
-        from flint import arb
-
         if not self.real_part > 0:
             return None
         bounds = []
         for c, r in zip(self.centres, self.radii, strict=True):
-            a, b = arb(c.real), arb(c.imag)
+            a, b = ball(c.real), ball(c.imag)
             bounds.append(lower(2 * (a - r) / (a * a + b * b - r * r)))
         return min(bounds) if np.isfinite(bounds).all() else None
 
@@ -232,40 +239,38 @@ def discs(matrix: Array) -> Discs | None:
     """Discs for the spectra of all matrices in the enclosure; None without a usable eigenbasis."""
     if not finite(matrix):
         return None
-    middle = midpoints(matrix)
     try:
-        v, sizes = _eigenbasis(middle)
+        v, sizes = _eigenbasis(midpoints(matrix))
         v = plain(v)
         w = plain(np.linalg.inv(v))
     except np.linalg.LinAlgError:
         return None
-    starts = np.cumsum([0, *sizes[:-1]])
     basis, inverse = balls(v), balls(w)
     lost = defect(w, basis)  # |F| for wv = I − F, so v⁻¹ = (I − F)⁻¹w
     gap = largest([*lost.sum(0), *lost.sum(1)])  # bounds ‖F‖ in every norm used here
-    if not gap < 1:
-        return None
     near = mm(inverse, mm(matrix, basis))
-    if not finite(near):
+    if not (gap < 1 and finite(near)):
         return None
     # v⁻¹Av − wAv = F(I − F)⁻¹ wAv: each entry is at most ‖F‖/(1 − ‖F‖) times its column's largest.
     gap = gap / (1 - gap)
     slack = gap * sum(largest(column) for column in np.abs(near).T)
-    rest = gap * two_norm(near)
-    centres = []
+    error = gap * two_norm(near)
+    starts, centres = np.cumsum([0, *sizes[:-1]]), []
     for j, size in zip(starts, sizes, strict=True):
-        block = midpoints(near[j : j + size, j : j + size])
-        a = float(np.diag(block).mean())
-        b = float(block[0, 1] - block[1, 0]) / 2 if size == 2 else 0.0
-        near[j : j + size, j : j + size] -= balls(np.array([[a, b], [-b, a]])[:size, :size])
+        block = near[j : j + size, j : j + size]
+        middle = midpoints(block)
+        a = middle.trace() / size
+        b = (middle[0, -1] - middle[-1, 0]) / 2  # 0 in a block of one
+        block -= balls([[a, b], [-b, a]])[:size, :size]  # E is what remains
         centres.append(complex(a, b))
     rows = np.abs(near).sum(1) + slack
+    condition = two_norm(mm(basis.T, basis)) * two_norm(mm(inverse, inverse.T))
     return Discs(
         np.array(centres),
         sizes,
         np.add.reduceat(rows, starts),
-        two_norm(near) + rest,
-        (two_norm(mm(basis.T, basis)) * two_norm(mm(inverse, inverse.T))).sqrt() * (1 + gap),
+        two_norm(near) + error,
+        condition.sqrt() * (1 + gap),
     )
 
 

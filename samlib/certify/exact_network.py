@@ -10,15 +10,24 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from samlib.certify.ball_arithmetic import Array, apply, ball, common_denominator, fraction, mm
-from samlib.errors import BadInput, check_whole
+from samlib.certify.ball_arithmetic import (
+    Array,
+    apply,
+    ball,
+    common_denominator,
+    fraction,
+    log_sum_exp,
+    mm,
+    working_precision,
+)
+from samlib.errors import BadInput, check_choice, check_number, check_whole
 
 LOSSES = ("ce", "mse", "logistic")
 
@@ -53,8 +62,7 @@ class NetworkLoss:
     def __init__(
         self, x: ArrayLike, y: ArrayLike, hidden: int, *, loss: str = "ce", decay: Any = 0
     ) -> None:
-        if loss not in LOSSES:
-            raise BadInput(f"loss {loss!r} is unknown; use one of {LOSSES}")
+        check_choice("loss", loss, LOSSES)
         self.loss, self.hidden = loss, check_whole("hidden", hidden)
         self.decay = _weight_decay(decay)
         self._x, self._xden = common_denominator("x", x)
@@ -70,17 +78,15 @@ class NetworkLoss:
         self.samples, self.inputs = self._x.shape
         self.outputs = self._y.shape[1]
         self.dim = hidden * (self.inputs + 1) + self.outputs * (hidden + 1)
-        self._cache: tuple[int, tuple[Array, Array, Any]] | None = None
         try:
-            self._float = self._tables(lambda n, d: n / d, np.float64)
+            self._tables = {0: self._table(float)}  # under the precision of their balls
         except OverflowError:
-            raise BadInput("x, y or decay has a number beyond the range of float64") from None
+            raise BadInput("x or y has a number beyond the range of float64") from None
 
     def with_decay(self, decay: Any) -> Self:
         """The loss on the same data with another λ; BadInput if it is negative or no number."""
         other = copy.copy(self)
-        other.decay, other._cache = _weight_decay(decay), None
-        other._float = (*self._float[:2], other.decay.numerator / other.decay.denominator)
+        other.decay = _weight_decay(decay)
         return other
 
     def _one_hot(self) -> NDArray[np.object_]:
@@ -102,25 +108,25 @@ class NetworkLoss:
 
     # -- data in the number system at hand
 
-    def _tables(self, ratio: Any, dtype: Any) -> tuple[Array, Array, Any]:
-        """(x, 1) of shape (N, d+1), targets (k, N) and λ."""
+    def _table(self, number: Callable[[Fraction], Any]) -> tuple[Array, Array]:
+        """(x, 1) of shape (N, d+1) and targets (k, N)."""
+
+        def ratios(numerators: Array, denominator: int) -> Array:
+            found = [number(Fraction(v, denominator)) for v in numerators.ravel()]
+            return np.array(found).reshape(numerators.shape)
+
         ones = np.full((self.samples, 1), self._xden, dtype=object)
-        wide = np.hstack([self._x, ones])
-        x = np.array([ratio(v, self._xden) for v in wide.ravel()], dtype=dtype)
-        y = np.array([ratio(v, self._yden) for v in self._y.T.ravel()], dtype=dtype)
-        decay = ratio(self.decay.numerator, self.decay.denominator)
-        return x.reshape(wide.shape), y.reshape(self._y.T.shape), decay
+        x = ratios(np.hstack([self._x, ones]), self._xden)
+        return x, ratios(self._y.T, self._yden)
 
     def _data(self, theta: Array) -> tuple[Array, Array, Any]:
+        """The table and λ in the numbers of θ: a ball is as fine as the precision at its making."""
         if theta.dtype != object:
-            return self._float
-        from flint import ctx
-
-        # A ball is as fine as the precision at which it was made: make them again after a change.
-        if self._cache is None or self._cache[0] != ctx.prec:
-            exact = self._tables(lambda n, d: ball(Fraction(int(n), int(d))), object)
-            self._cache = (ctx.prec, exact)
-        return self._cache[1]
+            return *self._tables[0], float(self.decay)
+        bits = working_precision()
+        if bits not in self._tables:
+            self._tables[bits] = self._table(ball)
+        return *self._tables[bits], ball(self.decay)
 
     def blocks(self, theta: Array) -> tuple[Array, Array]:
         """(W₁, b₁) of shape (..., h, d+1) and (W₂, b₂) of shape (..., k, h+1)."""
@@ -150,27 +156,29 @@ class NetworkLoss:
         if self.loss == "mse":
             return z
         if self.loss == "logistic":
-            return np.asarray(1 / (1 + apply("exp", -z)))
+            return np.asarray((1 + apply("tanh", z / 2)) / 2)
         with np.errstate(over="ignore"):
             odds: Array = apply("exp", z[..., None, :, :] - z[..., :, None, :])
         return np.asarray(1 / odds.sum(-2))
 
+    def _value(self, theta: Array) -> Any:
+        _, y, decay = self._data(theta)
+        _, z, residual = self._forward(theta)
+        if self.loss == "mse":
+            each = (residual * residual).sum(-2) / 2
+        elif self.loss == "logistic":  # the log-sum of 0 and of −z where y is 1, z where it is 0
+            each = log_sum_exp(np.concatenate([0 * z, z - 2 * y * z], -2))
+        else:
+            each = log_sum_exp(z - (y * z).sum(-2)[..., None, :])
+        return each.sum(-1) / self.samples + decay / 2 * (theta * theta).sum(-1)
+
     def f(self, theta: ArrayLike) -> Any:
         """The loss at θ (..., p), shape (...)."""
-        point = self._check(theta)
-        _, z, residual = self._forward(point)
-        y = self._float[1]
-        if self.loss == "mse":
-            each = (residual**2).sum(-2) / 2
-        elif self.loss == "logistic":
-            each = (np.logaddexp(0, z) - y * z).sum(-2)
-        else:
-            each = np.logaddexp.reduce(z, axis=-2) - (y * z).sum(-2)
-        return each.mean(-1) + self._float[2] / 2 * (point**2).sum(-1)
+        return self._value(self._check(theta))
 
     def accuracy(self, theta: ArrayLike) -> Any:
         """Fraction of the data classified correctly at θ (..., p), for ``ce`` and ``logistic``."""
-        z, y = self._forward(self._check(theta))[1], self._float[1]
+        z, y = self._forward(self._check(theta))[1], self._tables[0][1]
         if self.outputs == 1:
             return ((z > 0) == (y > 0.5)).mean((-1, -2))
         return (z.argmax(-2) == y.argmax(-2)).mean(-1)
@@ -187,24 +195,9 @@ class NetworkLoss:
 
     def hvp(self, theta: ArrayLike, v: ArrayLike) -> NDArray[np.float64]:
         """The Hessian at θ times v, both (..., p): the gradient differentiated along v."""
-        point, along = np.broadcast_arrays(self._check(theta), self._check(v))
-        x, _, decay = self._float
-        second, (dfirst, dsecond) = self.blocks(point)[1], self.blocks(along)
-        t, z, r = self._forward(point)
-        slope = 1 - t * t
-        da = dfirst @ x.T
-        dt = slope * da
-        dr = dsecond[..., :-1] @ t + dsecond[..., -1:] + second[..., :-1] @ dt
-        q = self._predicted(z)
-        if self.loss == "logistic":
-            dr = q * (1 - q) * dr
-        elif self.loss == "ce":
-            dr = q * dr - q * (q * dr).sum(-2, keepdims=True)
-        back = second[..., :-1].mT @ r
-        dback = dsecond[..., :-1].mT @ r + second[..., :-1].mT @ dr
-        lower = (slope * dback - 2 * t * dt * back) @ x
-        upper = np.concatenate([dr @ t.mT + r @ dt.mT, dr.sum(-1)[..., None]], -1)
-        return np.asarray(self.flat(lower, upper) / self.samples + decay * along)
+        step = 1e-100  # in the imaginary direction: no difference is formed, so none is rounded
+        shifted = self._check(theta) + 1j * step * self._check(v)
+        return np.asarray(self._grad(shifted).imag / step)
 
     def _grad(self, theta: Array) -> Array:
         x, _, decay = self._data(theta)
@@ -215,56 +208,41 @@ class NetworkLoss:
         return np.asarray(self.flat(mm(delta, x), upper) / self.samples + decay * theta)
 
     def _hess(self, theta: Array) -> Array:
-        """The blocks of the Hessian, each a product of matrices that meet in the N samples."""
-        h, k, n, e = self.hidden, self.outputs, self.samples, self.inputs + 1
+        """The blocks of the Hessian, each a sum over the N samples."""
+        h, k, n = self.hidden, self.outputs, self.samples
         x, _, decay = self._data(theta)
         t, z, r = self._forward(theta)
-        w2, slope, live = self.blocks(theta)[1][:, :-1], 1 - t * t, np.arange(h)
-        q = self._predicted(z)
+        w2, slope, q = self.blocks(theta)[1][:, :-1], 1 - t * t, self._predicted(z)
         curve = np.zeros((k, k, n), dtype=theta.dtype)  # N · ∂²loss/∂z∂z
         curve[np.diag_indices(k)] = 1 if self.loss == "mse" else q
         if self.loss != "mse":
             curve = curve - q[:, None] * q[None]
-        wide = np.concatenate([t, np.ones((1, n), dtype=int).astype(theta.dtype)])
-        bent = mm(w2.T, curve.reshape(k, k * n)).reshape(h, k, n)  # (W₂ᵀ curve)
+        bent = mm(w2.T, curve.reshape(k, k * n)).reshape(h, k, n)  # W₂ᵀ curve
         pair = mm(w2.T, bent.swapaxes(0, 1).reshape(k, h * n)).reshape(h, h, n)
-        inner = slope[:, None] * slope[None] * pair
-        inner[live, live] += -2 * t * slope * mm(w2.T, r)
-        # (j, a) are the hidden parameters, (c, i) those of the outputs.
-        seen = (wide.T[:, :, None] * x[:, None]).reshape(n, (h + 1) * e)
-        jc = mm((slope[:, None] * bent).reshape(h * k, n), seen).reshape(h, k, h + 1, e)
-        jc[live, :, live] += mm((slope[:, None] * r[None]).reshape(h * k, n), x).reshape(h, k, e)
-        cc = mm(curve.reshape(k * k, n), (wide[:, None] * wide[None]).reshape(-1, n).T)
-        m, o = h * e, k * (h + 1)
-        out = np.empty((self.dim, self.dim), dtype=theta.dtype)
-        for j in live:  # one row of blocks from the diagonal on; its mirror image is the column
-            a, b = j * e, (j + 1) * e
-            row = (inner[j, j:].T[:, :, None] * x[:, None]).reshape(n, m - a)
-            out[a:b, a:m] = mm(x.T, row)
-            out[b:m, a:b] = out[a:b, b:m].T
-        out[:m, m:] = jc.transpose(0, 3, 1, 2).reshape(m, o)
-        out[m:, :m] = out[:m, m:].T
-        out[m:, m:] = cc.reshape(k, k, h + 1, h + 1).swapaxes(1, 2).reshape(o, o)
-        out = out / n
+        pair = slope[:, None] * slope[None] * pair
+        pair[np.diag_indices(h)] += -2 * t * slope * mm(w2.T, r)
+        # (j, a), (l, b) are parameters of hidden units, (c, i), (e, m) of outputs.
+        wide = np.concatenate([t, np.ones((1, n), dtype=int).astype(theta.dtype)]).T
+        jlab = _sum_of_products(pair, x, x)
+        jcai = _sum_of_products(slope[:, None] * bent, x, wide)
+        own = mm((slope[:, None] * r).reshape(h * k, n), x).reshape(h, k, -1)
+        jcai[range(h), :, :, range(h)] += own
+        ceim = _sum_of_products(curve, wide, wide)
+        inner, mixed, outer = (
+            block.swapaxes(1, 2).reshape(block.shape[0] * block.shape[2], -1)
+            for block in (jlab, jcai, ceim)
+        )
+        out = np.block([[inner, mixed], [mixed.T, outer]]) / n
         out[np.diag_indices(self.dim)] += decay
-        order = self.flat(np.arange(m).reshape(h, e), np.arange(m, m + o).reshape(k, h + 1))
+        order = np.split(np.arange(self.dim), [len(inner)])
+        order = self.flat(order[0].reshape(h, -1), order[1].reshape(k, -1))
         return np.asarray(out[np.ix_(order, order)])
 
     # -- balls, symmetries, storage
 
     def ball_f(self, xs: Sequence[Any]) -> Any:
         """f over the box of the ``arb`` balls xs (length p), one ball."""
-        theta = np.array(list(xs), dtype=object)
-        _, y, decay = self._data(theta)
-        _, z, r = self._forward(theta)
-        if self.loss == "mse":
-            each = (r * r).sum(-2) / 2
-        elif self.loss == "logistic":
-            each = apply("log1p", apply("exp", z - 2 * y * z)).sum(-2)  # z of 0, −z of 1
-        else:
-            right = (y * z).sum(-2)
-            each = apply("log", apply("exp", z - right).sum(-2))
-        return each.sum() / self.samples + decay / 2 * (theta * theta).sum()
+        return self._value(np.array(list(xs), dtype=object))
 
     def ball_grad(self, xs: Sequence[Any]) -> list[Any]:
         """∇f over the box of the ``arb`` balls xs (length p), enclosed at flint's precision."""
@@ -356,8 +334,17 @@ class NetworkLoss:
         return point
 
 
+def _sum_of_products(a: Array, b: Array, c: Array) -> Array:
+    """Σₙ a[..., n] b[n, i] c[n, j] of shape (..., i, j); the smaller factors meet first."""
+    rows, n = a.reshape(-1, len(b)), len(b)
+    if len(rows) < c.shape[1]:
+        product = mm((rows[:, None] * b.T).reshape(-1, n), c)
+    else:
+        product = mm(rows, (b[:, :, None] * c[:, None]).reshape(n, -1))
+    return product.reshape(*a.shape[:-1], b.shape[1], c.shape[1])
+
+
 def _weight_decay(value: Any) -> Fraction:
     decay = fraction("decay", value)
-    if decay < 0:
-        raise BadInput(f"decay = {value!r} is negative; use 0 or more")
+    check_number("decay", decay, remedy="it may not be negative")
     return decay

@@ -6,16 +6,17 @@ Everything works at flint's present precision, which :mod:`samlib.certify.certif
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from samlib.certify.ball_arithmetic import Array, ball, lower, midpoints
+from samlib.certify.ball_arithmetic import Array, Floats, around_zero, ball, lower, midpoints
 from samlib.certify.enclosures import (
-    Discs,
-    Floats,
     Inertia,
     ShiftedGradient,
     contraction,
@@ -55,21 +56,30 @@ class Basin:
 
 @dataclass(frozen=True)
 class Claims:
-    """What was proved. Numbers are lower bounds, but losses are values, rounded.
+    """What was proved. Bounds and values that are not known are None.
 
     Attributes
     ----------
-    proved : some of "exists", "unique", "gradient is nonzero", "image is minimizer" (or saddle, or
+    proved : frozenset of str
+        Some of "exists", "unique", "gradient is nonzero", "image is minimizer" (or saddle, or
         maximizer), "attracts" or "does not attract", and "basin".
-    grad_norm : ‖∇f(x_h)‖ is at least this.
-    inertia : the signs of the eigenvalues of H_*, or None.
-    min_real_part : no eigenvalue of A has a smaller real part; None where it cannot be bounded.
-    eta_max : SAM is attracted to x_h for every 0 < η < eta_max; None unless attraction is proved.
-    basin : see :class:`Basin`; None unless proved.
-    loss, image_loss : f(x_h) and f(x⁺), off by at most 1e-9 · max(1, |value|); None if unknown.
-    constant_loss : the same of the best constant output of a network, without weight decay.
-    live_units : how many hidden units of x_h have a weight that is not zero; the weights of all
-        others are exactly zero. None for a landscape, or if it is not decided.
+    grad_norm : float
+        ‖∇f(x_h)‖ is at least this.
+    inertia : Inertia or None
+        The signs of the eigenvalues of H_*.
+    min_real_part : float or None
+        No eigenvalue of A has a smaller real part.
+    eta_max : float or None
+        SAM is attracted to x_h for every 0 < η < eta_max; None unless attraction is proved.
+    basin : Basin or None
+        Where SAM converges to x_h.
+    loss, image_loss : float or None
+        f(x_h) and f(x⁺), off by at most 1e-9 · max(1, |value|).
+    constant_loss : float or None
+        The same of the best constant output of a network, without weight decay.
+    live_units : int or None
+        How many hidden units of x_h have a weight that is not zero; the weights of all others are
+        exactly zero. None for a landscape, or if it is not decided.
     """
 
     proved: frozenset[str]
@@ -78,10 +88,10 @@ class Claims:
     min_real_part: float | None
     eta_max: float | None
     basin: Basin | None
-    loss: float | None
-    image_loss: float | None
-    constant_loss: float | None
-    live_units: int | None
+    loss: float | None = None
+    image_loss: float | None = None
+    constant_loss: float | None = None
+    live_units: int | None = None
 
     def stated(self) -> Claims:
         """These claims with a margin, so that another machine's rounding can prove them again.
@@ -89,45 +99,38 @@ class Claims:
         LAPACK's last bits, and with them the discs, change from machine to machine, and so does the
         basis that it picks in an eigenspace of several dimensions, which moves the basin's norm.
         """
-        basin = self.basin
-        if basin is not None:
-            basin = Basin(_down(basin.radius / 2, 3), _down(0.95 * basin.eta, 3), basin.box)
-        part, eta = self.min_real_part, self.eta_max
-        return replace(
-            self,
-            grad_norm=_down(self.grad_norm),
-            min_real_part=None if part is None else _down(part),
-            eta_max=None if eta is None else _down(eta),
-            basin=basin,
-        )
+        bounds = {name: getattr(self, name) for name in _BOUNDS}
+        margin: dict[str, Any] = {k: _down(v) for k, v in bounds.items() if v is not None}
+        if (b := self.basin) is not None:
+            margin["basin"] = Basin(_down(b.radius / 2, 3), _down(0.95 * b.eta, 3), b.box)
+        return replace(self, **margin)
 
     def missing(self, other: Claims) -> list[str]:
-        """What ``other`` claims beyond this."""
+        """What ``other`` claims beyond this, in words."""
         lost = sorted(other.proved - self.proved)
-        if other.inertia is not None and other.inertia != self.inertia:
-            lost.append(f"inertia {tuple(other.inertia)}")
-        for name in ("grad_norm", "min_real_part", "eta_max"):
+        for name, implies in _IMPLIES.items():
             claimed, shown = getattr(other, name), getattr(self, name)
-            if claimed is not None and (shown is None or not shown >= claimed):
-                lost.append(f"{name} ≥ {claimed}")
-        a, b = other.basin, self.basin
-        if a is not None and (b is None or not (b.radius >= a.radius and b.eta >= a.eta)):
-            lost.append(f"{a}")
-        for name in ("loss", "image_loss", "constant_loss"):
-            claimed, shown = getattr(other, name), getattr(self, name)
-            if claimed is not None and (
-                shown is None or not abs(claimed - shown) <= 5e-10 * max(1.0, abs(claimed))
-            ):
-                lost.append(f"{name} = {claimed} (it is {shown})")
-        if other.live_units not in (None, self.live_units):
-            lost.append(f"live_units = {other.live_units} (it is {self.live_units})")
+            if claimed is not None and (shown is None or not implies(shown, claimed)):
+                lost.append(f"{name} = {claimed} (shown: {shown})")
         return lost
 
 
-def _plus_minus(radius: float) -> Any:
-    from flint import arb
+def _same_loss(shown: float, claimed: float) -> bool:
+    return abs(claimed - shown) <= 5e-10 * max(1.0, abs(claimed))
 
-    return arb(0, radius)
+
+def _holds(shown: Basin, claimed: Basin) -> bool:
+    return shown.radius >= claimed.radius and shown.eta >= claimed.eta
+
+
+_BOUNDS = ("grad_norm", "min_real_part", "eta_max")
+# When what is shown implies what is claimed.
+_IMPLIES: dict[str, Callable[[Any, Any], bool]] = {
+    **dict.fromkeys(_BOUNDS, operator.ge),
+    **dict.fromkeys(("inertia", "live_units"), operator.eq),
+    **dict.fromkeys(("loss", "image_loss", "constant_loss"), _same_loss),
+    "basin": _holds,
+}
 
 
 def _value(ball: Any) -> float | None:
@@ -147,16 +150,22 @@ def _down(value: float, digits: int = 7) -> float:
 class Proof:
     """All that can be shown about the hallucinated point within ``radius`` of ``centre`` (balls).
 
-    Results for a box are remembered, so that a search for the widest costs no second proof.
+    Attributes
+    ----------
+    near : Linearisation
+        Over the box centre ± radius.
+    spectrum : Discs or None
+        The spectrum of A in that box.
+    separation, basin : functions of a box
+        See :meth:`_separation` and :meth:`_basin`; they remember their results, so that a search
+        for the widest box costs no second proof.
     """
 
     def __init__(self, f: ShiftedGradient, centre: Array, radius: float) -> None:
         self.f, self.centre, self.radius = f, centre, radius
         self.near = f.over(centre, radius)
-        self.derivative = self.near.derivative
-        self.spectrum = discs(self.derivative)
-        self._separations: dict[float, float] = {}
-        self._basins: dict[float, tuple[float, Basin | None]] = {}
+        self.spectrum = discs(self.near.A)
+        self.separation, self.basin = cache(self._separation), cache(self._basin)
 
     def claims(self, box: float, basin_box: float | None = None) -> Claims:
         """The proof: unique in centre ± ``box`` (≥ radius), convergence shown in ± ``basin_box``.
@@ -166,46 +175,41 @@ class Proof:
         NotCertified
             If existence, uniqueness or ∇f ≠ 0 is not proved.
         """
+        self._check_unique(box)
+        proved = {"exists", "unique", "gradient is nonzero"}
+        signs, spectrum, basin = inertia(self.near.H_image), self.spectrum, None
+        real_part, eta = (spectrum.real_part, spectrum.eta_max) if spectrum else (None, None)
+        if signs is not None:
+            proved.add(f"image is {signs.kind}")
+        if eta is not None:
+            proved.add("attracts")
+            basin = None if basin_box is None else self.basin(basin_box)[1]
+        elif spectrum is not None and spectrum.left:
+            proved.add("does not attract")
+        if basin is not None:
+            proved.add("basin")
+        size, losses, live = lower(self.near.norm), self._losses(), self._live_units(box)
+        return Claims(frozenset(proved), size, signs, real_part, eta, basin, *losses, live)
+
+    def _check_unique(self, box: float) -> None:
+        """F has a zero in the box of ``radius`` and no other in ``box``, and ∇f ≠ 0 there."""
         if not 0 < self.radius <= box < math.inf:
             raise NotCertified("precision", f"{box:g} is no radius from {self.radius:g} on")
-        near, a = self.near, self.derivative
-        residual = self.f.value(self.centre)
-        if not (near.norm > 0 and krawczyk(residual, a, inverse(a), self.radius)):
+        residual, a = self.f.value(self.centre), self.near.A
+        if not (self.near.norm > 0 and krawczyk(residual, a, inverse(a), self.radius)):
             raise NotCertified(
                 "precision",
                 f"Krawczyk's test fails in the box of radius {self.radius:g}; raise bits",
             )
         if box > self.radius and not self.separation(box) < 1:
             raise NotCertified("precision", f"uniqueness is not proved for radius {box:g}")
-        proved = {"exists", "unique", "gradient is nonzero"}
-        signs, around = inertia(near.hessian), self.spectrum
-        if signs is not None:
-            proved.add(f"image is {signs.kind}")
-        eta = None if around is None else around.eta_max
-        if eta is not None:
-            proved.add("attracts")
-        elif around is not None and around.left:
-            proved.add("does not attract")
-        basin = None if eta is None or basin_box is None else self.basin(basin_box)[1]
-        if basin is not None:
-            proved.add("basin")
-        return Claims(
-            frozenset(proved),
-            lower(near.norm),
-            signs,
-            None if around is None else around.real_part,
-            eta,
-            basin,
-            *self._losses(),
-            self._live_units(box),
-        )
 
     def _losses(self) -> tuple[float | None, float | None, float | None]:
         """f(x_h), f(x⁺) and the constant guess."""
         landscape = self.f.landscape
         if not hasattr(landscape, "ball_f"):
             return None, None, None
-        here = landscape.ball_f(list(self.centre + _plus_minus(self.radius)))
+        here = landscape.ball_f(list(self.centre + around_zero(self.radius)))
         there = landscape.ball_f(list(self.near.image))
         constant = getattr(landscape, "constant_loss", None)
         return _value(here), _value(there), None if constant is None else _value(constant())
@@ -229,42 +233,37 @@ class Proof:
                 return None
         return live
 
-    def separation(self, box: float) -> float:
+    def _separation(self, box: float) -> float:
         """Below 1, F has at most one zero in the box centre ± box.
 
         F is x ↦ x⁺ followed by ∇f. The first is one-to-one on the box if M is regular there, the
         second on a box that holds all x⁺ if H is. Two interval matrices are narrower than their
         product DF: this admits boxes several times wider.
         """
-        if box not in self._separations:
-            wide, bound = self.f.over(self.centre, box), math.inf
-            if wide.norm > 0:
-                bound = contraction(inverse(self.near.shift), wide.shift)
-            if bound < 1:
-                image = contraction(inverse(self.near.hessian), wide.hessian)
-                bound = max(bound, image)
-            self._separations[box] = bound
-        return self._separations[box]
+        wide = self.f.over(self.centre, box)
+        if not wide.norm > 0:
+            return math.inf
+        bound = contraction(inverse(self.near.M), wide.M)
+        if bound < 1:
+            bound = max(bound, contraction(inverse(self.near.H_image), wide.H_image))
+        return bound
 
-    def basin(self, box: float) -> tuple[float, Basin | None]:
+    def _basin(self, box: float) -> tuple[float, Basin | None]:
         """The least real part in the spectra of A(x), x in centre ± box, and what follows.
 
         In the basis V of :class:`Discs`, A(x) is off D by at most ‖E‖ + cond(V)·‖A(x) − A(x_h)‖.
         For η below the eta_max of discs that wide, SAM's map contracts towards x_h in the norm
         ‖V⁻¹x‖, on each ball of that norm in the box.
         """
-        if box not in self._basins:
-            found: Discs | None = None
-            if self.spectrum is not None:
-                change = two_norm(self.f.over(self.centre, box).derivative - self.derivative)
-                found = self.spectrum.around(change)
-            eta, basin = None if found is None else found.eta_max, None
-            if found is not None and eta is not None and box > self.radius:
-                reach = ball(Fraction(box) - Fraction(self.radius)) / found.condition
-                # Strictly below the bound: at the bound itself the map need not contract.
-                basin = Basin(lower(reach), math.nextafter(eta, 0), box)
-            self._basins[box] = (-math.inf if found is None else found.real_part, basin)
-        return self._basins[box]
+        if self.spectrum is None:
+            return -math.inf, None
+        wide = self.spectrum.around(two_norm(self.f.over(self.centre, box).A - self.near.A))
+        real_part, eta = wide.real_part, wide.eta_max
+        if eta is None or not box > self.radius:
+            return real_part, None
+        reach = ball(Fraction(box) - Fraction(self.radius)) / wide.condition
+        # Strictly below the bound: at the bound itself the map need not contract.
+        return real_part, Basin(lower(reach), math.nextafter(eta, 0), box)
 
     def widest_box(self, scale: float) -> float:
         """The widest box found, in a few trials, in which the point is the only one."""
@@ -283,7 +282,7 @@ class Proof:
         return best
 
     def widest_basin(self, box: float) -> float | None:
-        """A half-width for :meth:`basin` that keeps most of min Re λ(A); None if none does."""
+        """A half-width for ``basin`` that keeps most of min Re λ(A); None if none does."""
         real_part, r = -1.0 if self.spectrum is None else self.spectrum.real_part, box
         if not (real_part > 0 and box > self.radius):
             return None

@@ -42,7 +42,7 @@ from samlib.landscapes import symbolic  # noqa: E402
 from samlib.landscapes.symbolic import Landscape  # noqa: E402
 
 RADII = (1e-12, 1e-9, 1e-6, 1e-4, 1e-3, 1e-2)
-Exact = dict[str, Any]  # norm, shift (M), image (x⁺), derivative (A), gradient, hessian
+Exact = dict[str, Any]  # norm, M, image (x⁺), A, gradient, hessian
 
 
 def rational(rng: np.random.Generator, scale: float = 1.0) -> Fraction:
@@ -70,9 +70,9 @@ def compare(f: ShiftedGradient, centre: list[Fraction], radius: float, exact: Ex
     assert misses(f.landscape.ball_hess(wide), exact["hessian"]) == 0
     assert misses([f.landscape.ball_f(wide)], exact["value"]) == 0
     found = f.over(middle, radius)
-    for name in ("norm", "shift", "image", "derivative"):
+    for name in ("norm", "M", "image", "A"):
         assert misses(getattr(found, name), exact[name]) == 0, name
-    assert misses(found.hessian, exact["hessian at image"]) == 0
+    assert misses(found.H_image, exact["hessian at image"]) == 0
     # not by being infinitely wide: the radius of x⁺ is of the size of the box's
     width = max(float(v.rad()) for v in found.image)
     return int(np.isfinite(width) and width < 1e4 * radius)
@@ -116,8 +116,8 @@ def by_mpmath(landscape: Landscape) -> Callable[[list[Fraction], Fraction], Exac
             image = mpmath.matrix(at) + r * u
             there = mpmath.matrix(hessian(*image))
             raw = {"value": mpmath.matrix([value(*at)]), "gradient": g, "hessian": h,
-                   "norm": mpmath.matrix([norm]), "shift": shift, "image": image,
-                   "hessian at image": there, "derivative": there * shift}  # fmt: skip
+                   "norm": mpmath.matrix([norm]), "M": shift, "image": image,
+                   "hessian at image": there, "A": there * shift}  # fmt: skip
             size = max(mpmath.norm(m, 1) for m in raw.values())
             return {k: np.array([arb(mpmath.nstr(v, 58), float(size) * 1e-50) for v in m])
                     for k, m in raw.items()}  # fmt: skip
@@ -210,8 +210,8 @@ def by_differences(net: NetworkLoss, point: list[Fraction], rho: Fraction) -> Ex
         # the balls' own radii grow when the image is differentiated: take their middles
         there = hessian([v.mid() for v in image])
         raw = {"value": np.array([plain_loss(net, at)]), "gradient": g, "hessian": h,
-               "image": image, "norm": np.array([norm]), "shift": shift,
-               "hessian at image": there, "derivative": there @ shift}  # fmt: skip
+               "image": image, "norm": np.array([norm]), "M": shift,
+               "hessian at image": there, "A": there @ shift}  # fmt: skip
         for values in raw.values():
             assert max(float(v.rad()) for v in values.ravel()) < 1e-60
         return {k: v + arb(0, 1e-50) for k, v in raw.items()}
@@ -318,7 +318,7 @@ def test_sam_never_leaves_the_box_of_a_skew_basin() -> None:
         centre = np.array([ball(Fraction(v)) for v in c.centre], dtype=object)
         proof = Proof(ShiftedGradient(f, ball(Fraction(1))), centre, c.radius)
         np.testing.assert_allclose(
-            [[float(v.mid()) for v in row] for row in proof.derivative], [[1, 0], [100, 2]]
+            [[float(v.mid()) for v in row] for row in proof.near.A], [[1, 0], [100, 2]]
         )
         basin = proof.basin(c.basin.box)[1]
     assert basin is not None

@@ -111,11 +111,11 @@ def at_point(x: Any, rho: Any) -> dict[str, Any]:
         product = np.array(
             [[sum(there[i, k] * shift[k, j] for k in (0, 1)) for j in (0, 1)] for i in (0, 1)]
         )
-        return {"norm": np.array([norm]), "shift": shift, "image": image, "hessian": there,
-                "derivative": product, "value": np.array(Cubic.ball_grad(image))}  # fmt: skip
+        return {"norm": np.array([norm]), "M": shift, "image": image, "H_image": there,
+                "A": product, "value": np.array(Cubic.ball_grad(image))}  # fmt: skip
 
 
-NAMES = ("norm", "shift", "image", "hessian", "derivative")
+NAMES = ("norm", "M", "image", "H_image", "A")
 
 
 @pytest.mark.parametrize("radius", [0.0, 1e-12, 1e-4, 1e-2, 0.05])
@@ -143,7 +143,7 @@ def test_a_mean_value_form_is_narrow() -> None:
     x, r = [Fraction(1), Fraction(0)], 1e-6
     f = ShiftedGradient(Cubic(), arb(1))
     found = f.over(exactly(x), r)
-    slope = np.abs(numbers(f.over(exactly(x), 0.0).shift)).sum(1)
+    slope = np.abs(numbers(f.over(exactly(x), 0.0).M)).sum(1)
     np.testing.assert_allclose(radii(found.image), slope * r, rtol=1e-4)
     g = np.array([3, 1.5])  # and the norm's at most |uᵀH|
     turned = np.abs(g / np.linalg.norm(g) @ [[2, 3], [3, 2]]).sum()

@@ -287,7 +287,7 @@ def test_the_radius_of_a_basin() -> None:
     here[1][0] = here[0][1] = 3.0  # M = [[1, 0], [3, 1]]
     proof = proof_of(here, np.diag([1.0, 2.0]))  # A = [[1, 0], [6, 2]]
     np.testing.assert_allclose(
-        [[float(v.mid()) for v in row] for row in proof.derivative], [[1, 0], [6, 2]], atol=1e-15
+        [[float(v.mid()) for v in row] for row in proof.near.A], [[1, 0], [6, 2]], atol=1e-15
     )
     cond = np.linalg.cond(np.linalg.eig(np.array([[1.0, 0], [6, 2]]))[1])
     assert cond > 10

@@ -19,7 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samlib.certify import identity
+from samlib.certify import stored_loss
 from samlib.certify.ball_landscape import ForBalls, in_balls
 from samlib.errors import BadInput
 from samlib.landscapes import symbolic
@@ -261,7 +261,7 @@ def test_decimals_of_any_length_mean_what_they_say(decimal: str) -> None:
     f, exact_value = Landscape(f"{decimal}*x**2", ["x"]), Fraction(decimal)
     coefficient = f.expr.coeff(sympy.Symbol("x"), 2)
     assert Fraction(coefficient.p, coefficient.q) == exact_value
-    again = identity.restore(json.loads(json.dumps(identity.describe(f))))
+    again = stored_loss.from_json(json.loads(json.dumps(stored_loss.to_json(f))))
     assert again.expr == f.expr
     with flint.ctx.workprec(3000):
         slope = in_balls(again).ball_grad([flint.arb(1)])[0]
