@@ -14,7 +14,7 @@ class BadInput(ValueError):
 
 def check_number(
     name: str,
-    value: float,
+    value: Any,
     low: float = 0.0,
     high: float = math.inf,
     *,

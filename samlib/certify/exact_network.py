@@ -234,8 +234,8 @@ class NetworkLoss:
         )
         out = np.block([[inner, mixed], [mixed.T, outer]]) / n
         out[np.diag_indices(self.dim)] += decay
-        order = np.split(np.arange(self.dim), [len(inner)])
-        order = self.flat(order[0].reshape(h, -1), order[1].reshape(k, -1))
+        first, second = np.split(np.arange(self.dim), [len(inner)])
+        order = self.flat(first.reshape(h, -1), second.reshape(k, -1))
         return np.asarray(out[np.ix_(order, order)])
 
     # -- balls, symmetries, storage

@@ -50,8 +50,8 @@ def from_json(stored: Any) -> Any:
     else:
         from samlib.landscapes.symbolic import Landscape
 
-        if not isinstance(stored["expr"], str):  # SymPy would evaluate the texts in a list
-            raise BadInput(f"expr = {stored['expr']!r} is no text")
+        if not all(isinstance(stored[key], str) for key in ("expr", "name")):
+            raise BadInput("expr and name must be texts")  # SymPy would evaluate those in a list
         loss = Landscape(stored["expr"], stored["symbols"], stored["name"])
         # not str(loss.expr): SymPy's order of terms is another in another version
         again = to_json(loss) | {"expr": stored["expr"]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import sys
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 
@@ -36,8 +37,9 @@ PARAMETERS = {
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    """benchmarks/certificates.py, which holds the settings."""
-    spec = importlib.util.spec_from_file_location("made", ROOT / "benchmarks" / "certificates.py")
+    """book/certificates/make.py, which holds the settings."""
+    path = ROOT / "book" / "certificates" / "make.py"
+    spec = importlib.util.spec_from_file_location("made", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -64,6 +66,21 @@ def symmetric(net: NetworkLoss, theta: NDArray[np.float64]) -> list[NDArray[np.f
 
 def nearest(net: NetworkLoss, theta: NDArray[np.float64], to: NDArray[np.float64]) -> float:
     return float(min(np.abs(q - to).max() for q in symmetric(net, theta)))
+
+
+@pytest.mark.parametrize("name", ["twist", "tanh-2-3-1-flip-0"])
+def test_a_stored_certificate_can_be_made_again(
+    script: ModuleType, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "FOLDER", tmp_path)
+    script.main([name])
+    kept, made = stored(name), Certificate.load(tmp_path / f"{name}.json")
+    assert made.landscape.f(made.x_h) == kept.landscape.f(kept.x_h)
+    assert made.data == kept.data
+    assert (made.rho, made.proved, made.inertia) == (kept.rho, kept.proved, kept.inertia)
+    for a, b in zip(made.centre, kept.centre, strict=True):
+        assert abs(Fraction(a) - Fraction(b)) <= 2 * Fraction(kept.radius)
+    assert made.box_radius == pytest.approx(kept.box_radius, rel=0.1)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

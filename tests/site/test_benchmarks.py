@@ -84,12 +84,3 @@ def test_chapters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert row["live_s"] >= 0.2
     assert row["draw_s"] > 0
     assert row["import_s"] > 0
-
-
-def test_certificates_describe_themselves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    made = script("certificates", monkeypatch)
-    stored = (made.FOLDER / "double-well-2d.json").read_text()
-    (tmp_path / "double-well-2d.json").write_text(stored)
-    monkeypatch.setattr(made, "FOLDER", tmp_path)
-    made.main(["double-well-2d"], only_describe=True)
-    assert json.loads((tmp_path / "double-well-2d.json").read_text()) == json.loads(stored)

@@ -1,12 +1,9 @@
-"""Make the stored certificates in book/certificates/ again.
+"""Make the certificates in this folder again.
 
-    python benchmarks/certificates.py [NAME ...]
-    python benchmarks/certificates.py --describe [NAME ...]
+    python book/certificates/make.py [NAME ...]
 
 Without names all of them, some minutes on one core. Each network is trained here, from PyTorch's
 default initialisation, in float64, by plain full-batch SAM. No result is put in by hand.
-With --describe the stored points and claims stay as they are, and what a certificate says besides
-(losses, live units, data) is computed again from what it holds, and checked.
 """
 
 from __future__ import annotations
@@ -28,7 +25,7 @@ from samlib.points.search import refine, two_point_guess
 from samlib.training import data, models
 
 Floats = NDArray[np.float64]
-FOLDER = Path(__file__).parents[1] / "book" / "certificates"
+FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -154,21 +151,12 @@ def from_toy(name: str) -> Certificate:
     return prove(net, refine(net, branch.x[at], image, rho).x, rho, data=TOY)
 
 
-def describe(name: str) -> Certificate:
-    """The stored certificate with its losses, live units and data, from what it holds."""
-    about = None if name in LANDSCAPES else DIGITS[name].about() if name in DIGITS else TOY
-    return Certificate.load(FOLDER / f"{name}.json").described(about)
-
-
-def main(names: list[str], only_describe: bool = False) -> None:
+def main(names: list[str]) -> None:
     """Make the named certificates, or all; check each again from its file."""
-    FOLDER.mkdir(exist_ok=True)
     toys = [f"tanh-2-3-1-{m}" for m in MOVES]
     for name in names or [*LANDSCAPES, *toys, *DIGITS]:
         print(name, flush=True)
-        if only_describe:
-            certificate = describe(name)
-        elif name in LANDSCAPES:
+        if name in LANDSCAPES:
             x, rho = LANDSCAPES[name]
             certificate = prove(symbolic.landscape(name), x, rho)
         else:
@@ -182,4 +170,4 @@ def main(names: list[str], only_describe: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    main([n for n in sys.argv[1:] if n != "--describe"], "--describe" in sys.argv)
+    main(sys.argv[1:])
