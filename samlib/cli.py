@@ -29,20 +29,16 @@ class _Parser(argparse.ArgumentParser):
         raise BadInput(f"{message}; see '{self.prog} --help'")
 
 
-def _classes(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        wanted = "whole numbers with commas between them, for example 3,8"
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {wanted}") from None
+def _kind(wanted: str, parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A type of option: what ``parse`` makes of its text, or an error that says what is wanted."""
 
+    def read(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {wanted}") from None
 
-def _batch(text: str) -> int | None:
-    try:
-        return None if text == "full" else int(text)
-    except ValueError:
-        wanted = "a whole number of examples, or full"
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {wanted}") from None
+    return read
 
 
 def _folder(text: str) -> str:
@@ -51,52 +47,76 @@ def _folder(text: str) -> str:
     return text
 
 
-_KINDS: dict[str, Any] = {"n": int, "classes": _classes, "batch": _batch}  # those that may be None
+_KINDS: dict[str, Any] = {  # of the options whose default may be None
+    "n": int,
+    "classes": _kind(
+        "whole numbers with commas between them, for example 3,8",
+        lambda text: tuple(int(part) for part in text.split(",")),
+    ),
+    "batch": _kind(
+        "a whole number of examples, or full", lambda text: None if text == "full" else int(text)
+    ),
+}
 
 
 def _parser() -> argparse.ArgumentParser:
+    data_root = _Parser(add_help=False)
+    where = "where data sets lie (default: $SAMLIB_DATA or ~/.cache/samlib)"
+    data_root.add_argument("--data-root", help=where)
+    machine = _Parser(add_help=False, parents=[data_root])
+    machine.add_argument("--device", default="auto", help="auto | cpu | cuda")
+    machine.add_argument("--threads", type=int, default=1, help="CPU threads")
+
     parser = _Parser("samlib", description="Does sharpness-aware minimization hallucinate here?")
     parser.add_argument("--version", action="version", version=f"samlib {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
 
-    def command(action: Callable[[argparse.Namespace], int], text: str) -> Any:
-        made = commands.add_parser(action.__name__[1:], help=text)
-        made.set_defaults(action=action)
-        return made.add_argument
+    about = "train one network and name what became of it"
+    run = commands.add_parser("run", help=about, parents=[machine])
+    run.set_defaults(action=_run)
+    for field in fields(RunSpec):
+        kind = _KINDS.get(field.name, type(field.default))
+        flag = f"--{field.name.replace('_', '-')}"
+        run.add_argument(flag, type=kind, default=field.default, help=field.metadata["help"])
+    out = "folder to which the run's record and curves are added"
+    run.add_argument("--out", type=_folder, help=out)
+    run.add_argument("--json", action="store_true", help="print one JSON object")
 
-    run = command(_run, "train one network and name what became of it")
-    for option in fields(RunSpec):
-        kind = _KINDS.get(option.name, type(option.default))
-        name, meaning = option.name.replace("_", "-"), option.metadata["help"]
-        run(f"--{name}", type=kind, default=option.default, help=meaning)
-    run("--out", type=_folder, help="folder to which the run's record and curves are added")
-    run("--json", action="store_true", help="print one JSON object")
-    sweep = command(_sweep, "run an experiment file, or go on with it")
-    sweep("experiment", help="a TOML file, for example book/experiments/mnist-cliff.toml")
-    sweep("--out", type=_folder, help="record folder (default: records/NAME beside experiments/)")
-    sweep("--workers", type=int, help="processes (default: this one, or one a core for Dask)")
-    sweep("--executor", choices=("local", "dask"), default="local", help="local | dask")
-    sweep("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, tcp://HOST:8786")
-    again = command(_reproduce, "train some runs that a claim rests on again, and compare")
-    again("claim", nargs="?", help="a claim's id, see samlib claims (default: all records)")
-    again("--runs", type=int, default=3, help="how many, picked at random")
-    again("--seed", type=int, help="draws them (default: anew each time)")
-    data = command(_data, "show, check and download the data sets")
-    data("name", nargs="?", help="one data set (default: all)")
-    data("--download", action="store_true", help="get what is absent")
-    data(
-        "--verify",
-        action="store_true",
-        help="fail if a data set is corrupt or the one named absent",
-    )
-    for add in (run, sweep, again, data):
-        add("--data-root", help="where data sets lie (default: $SAMLIB_DATA or ~/.cache/samlib)")
-    for add in (run, sweep, again):
-        add("--device", default="auto", help="auto | cpu | cuda")
-        add("--threads", type=int, default=1, help="CPU threads")
-    claims = command(_claims, "the ledger of claims and its evidence")
-    claims("claim", nargs="?", help="a claim's id (default: all claims)")
-    claims("--check", metavar="JUNIT.xml", help="check against a test run's report")
+    about = "run an experiment file, or go on with it"
+    sweep = commands.add_parser("sweep", help=about, parents=[machine])
+    sweep.set_defaults(action=_sweep)
+    file = "a TOML file, for example book/experiments/mnist-cliff.toml"
+    sweep.add_argument("experiment", help=file)
+    out = "record folder (default: records/NAME beside experiments/)"
+    sweep.add_argument("--out", type=_folder, help=out)
+    workers = "processes (default: this one, or one a core for Dask)"
+    sweep.add_argument("--workers", type=int, help=workers)
+    kinds = ("local", "dask")
+    sweep.add_argument("--executor", choices=kinds, default="local", help="local | dask")
+    address = "a running Dask scheduler, tcp://HOST:8786"
+    sweep.add_argument("--scheduler", metavar="ADDRESS", help=address)
+
+    about = "train some runs that a claim rests on again, and compare"
+    again = commands.add_parser("reproduce", help=about, parents=[machine])
+    again.set_defaults(action=_reproduce)
+    ids = "a claim's id, see samlib claims (default: all records)"
+    again.add_argument("claim", nargs="?", help=ids)
+    again.add_argument("--runs", type=int, default=3, help="how many, picked at random")
+    again.add_argument("--seed", type=int, help="draws them (default: anew each time)")
+
+    about = "show, check and download the data sets"
+    data = commands.add_parser("data", help=about, parents=[data_root])
+    data.set_defaults(action=_data)
+    data.add_argument("name", nargs="?", help="one data set (default: all)")
+    data.add_argument("--download", action="store_true", help="get what is absent")
+    verify = "fail if a data set is corrupt or the one named absent"
+    data.add_argument("--verify", action="store_true", help=verify)
+
+    claims = commands.add_parser("claims", help="the ledger of claims and its evidence")
+    claims.set_defaults(action=_claims)
+    claims.add_argument("claim", nargs="?", help="a claim's id (default: all claims)")
+    report = "check against a test run's report"
+    claims.add_argument("--check", metavar="JUNIT.xml", help=report)
     return parser
 
 

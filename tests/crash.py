@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from samlib.errors import BadInput
-from samlib.experiments import records, sweeps
+from samlib.experiments import locks, records, sweeps
 from samlib.training.spec import RunSpec
 
 SPECS = [
@@ -79,7 +79,7 @@ def die_writing(folder: Path, before: int, left: int) -> None:
     sweeps.sweep(SPECS[:before], folder, chunk=1)
     _Torn.left = left
     kinds = {"r+b": _Torn}  # how a record file is opened for writing
-    records.open = lambda path, mode, **_: kinds.get(mode, io.FileIO)(path, mode)  # type: ignore
+    locks.open = lambda path, mode, **_: kinds.get(mode, io.FileIO)(path, mode)  # type: ignore
     go(folder, chunk=1)
 
 

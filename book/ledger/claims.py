@@ -32,7 +32,7 @@ STATUSES = (
     "not reproduced",
     "open",
 )
-PROJECT = Path(__file__).resolve().parents[2]  # the checkout, which holds book/ and tests/
+PROJECT = records.BOOK.parents[1]  # the checkout, which holds book/ and tests/
 
 
 @dataclass(frozen=True)

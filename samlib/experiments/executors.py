@@ -10,9 +10,10 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 
 from samlib.errors import BadInput, check_whole
@@ -72,3 +73,11 @@ def dask(scheduler: str | None = None, workers: int = 1) -> Iterator[Executor]:
         raise BadInput(f"{fault}; start one with: dask scheduler") from None
     with client:
         yield client.get_executor()
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an executor lost the worker, rather than the work itself having failed."""
+    kinds: tuple[type[BaseException], ...] = (BrokenExecutor, CancelledError)
+    if distributed := sys.modules.get("distributed"):
+        kinds += (distributed.KilledWorker,)
+    return isinstance(error, kinds)

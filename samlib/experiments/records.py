@@ -8,7 +8,6 @@ lock on ``runs.jsonl``; a run's curves are there before its line is.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 import samlib
 from samlib.diagnostics import verdicts
 from samlib.errors import BadInput, check_choice
-from samlib.experiments import array_store as _curves
+from samlib.experiments import array_store, locks
 from samlib.experiments.array_store import Curves
 from samlib.training.provenance import identity
 
@@ -46,8 +45,8 @@ def prepare(folder: StrPath) -> Path:
     path = Path(folder)
     with _explained(path):
         (path / "curves").mkdir(parents=True, exist_ok=True)
-        for name in (RUNS, RUNNING, _curves.PACKED):
-            _curves.regular(path / name)  # before one is opened
+        for name in (RUNS, RUNNING, array_store.PACKED):
+            array_store.regular(path / name)  # before one is opened
         (path / RUNS).open("ab").close()
     return path
 
@@ -65,18 +64,6 @@ def _explained(folder: Path) -> Iterator[None]:
         raise BadInput(f"{why}; {remedy}") from None
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[BinaryIO]:
-    """The record file, open and ours alone until the block ends."""
-    while True:
-        with open(path, "r+b", buffering=0) as f:  # no buffer: what failed must not be tried later
-            fcntl.flock(f, fcntl.LOCK_EX)
-            if os.path.samestat(os.fstat(f.fileno()), os.stat(path)):
-                yield f
-                return
-        # somebody set a damaged line aside and put a new file in place while we waited
-
-
 def append(folder: StrPath, record: Record, curves: Curves) -> bool:
     """Add one run unless it is recorded already, as :func:`extend` does; whether it was added."""
     return extend(folder, [(record, curves)]) == 1
@@ -90,15 +77,14 @@ def extend(folder: StrPath, runs: Sequence[tuple[Record, Curves]]) -> int:
     line, which the next to write sets aside. BadInput if the folder cannot be written, for example
     because the disk is full: then none of these runs is added and all earlier ones stay.
     """
-    path = prepare(folder)
-    with _explained(path), _locked(path / RUNS) as f:
-        have, added = ids(path), 0
+    path, added = prepare(folder), 0
+    with _explained(path), locks.writing(path / RUNS) as f:
         for fault in _mend_end(f, path):
             warnings.warn(fault, stacklevel=3)
-        text = b""
+        have, text = ids(path), b""
         for record, curves in runs:
             if record["id"] not in have:
-                _curves.write(path, record["id"], curves)
+                array_store.write(path, record["id"], curves)
                 text += json.dumps(record, sort_keys=True, allow_nan=False).encode() + b"\n"
                 have.add(record["id"])
                 added += 1
@@ -135,10 +121,26 @@ def _parse(line: bytes) -> Record:
     return record
 
 
+def _scan(content: bytes) -> Iterator[tuple[int, bytes, Record, str]]:
+    """Each line with its number, its record and, if it is none or repeats one, what is wrong."""
+    seen = set[str]()
+    for number, line in enumerate(content.splitlines(keepends=True), 1):
+        try:
+            record, fault = _parse(line), ""
+        except ValueError as error:
+            shown = line.rstrip(b"\n")[:60].decode(errors="replace")
+            record, fault = {"id": ""}, f"is not a record ({error}): {shown!r}"
+        if record["id"] in seen:
+            fault = f"repeats run {record['id']}"
+        if not fault:
+            seen.add(record["id"])
+        yield number, line, record, fault
+
+
 def _aside(path: Path, kind: str, content: bytes) -> str:
     """Keep ``content`` beside ``path`` under a name of its own, and return that name."""
     name = f"{path.name}.{kind}-{hashlib.sha256(content).hexdigest()[:8]}"
-    _curves.put(path.with_name(name), content)
+    array_store.put(path.with_name(name), content)
     return name
 
 
@@ -166,55 +168,42 @@ def repair(folder: StrPath) -> list[str]:
     are absent or unreadable: each is moved to a file of its own beside the original, and named in
     the list returned. BadInput if a folder or a pipe lies where a file belongs.
     """
-    path, kept, seen = prepare(folder), b"", set[str]()
-    with _explained(path), _locked(path / RUNS) as f:
+    path, kept = prepare(folder), list[bytes]()
+    with _explained(path), locks.writing(path / RUNS) as f:
         for scratch in [*path.glob("*.tmp"), *path.glob("curves/*.tmp")]:
             scratch.unlink()  # left by a process that was killed: whoever writes holds the lock
         said = _mend_end(f, path)
         f.seek(0)
-        for number, line in enumerate(f.read().splitlines(keepends=True), 1):
-            if fault := _fault(path, line, seen):
+        content = f.read()
+        for number, line, record, fault in _scan(content):
+            if fault := fault or _curves_fault(path, record["id"]):
                 name = _aside(path / RUNS, "damaged", line)
                 said.append(f"{path / RUNS}:{number} {fault}; the line is moved to {name}")
             else:
-                kept += line
-        if len(said) > 0 and len(kept) < f.seek(0, os.SEEK_END):
-            _curves.put(path / RUNS, kept)
+                kept.append(line)
+        if (whole := b"".join(kept)) != content:
+            array_store.put(path / RUNS, whole)
     return said
 
 
-def _fault(folder: Path, line: bytes, seen: set[str]) -> str:
-    """What is wrong with a line and its curves, or nothing; unreadable curves are kept aside.
-
-    ``seen`` are the ids of the good lines so far; a good one is added.
-    """
+def _curves_fault(folder: Path, run_id: str) -> str:
+    """What is wrong with the curves of a run, or nothing; unreadable ones are kept aside."""
     try:
-        run_id = _parse(line)["id"]
-    except ValueError as error:
-        return f"is not a record ({error}): {_shown(line)}"
-    if run_id in seen:
-        return f"repeats run {run_id}"
-    try:
-        _curves.read(folder, run_id)
+        array_store.read(folder, run_id)
+        return ""
     except FileNotFoundError as error:
         return f"has no curves ({Path(error.filename).name} does not exist)"
     except BadInput:
         raise
     except Exception:  # damaged bytes make NumPy raise almost anything
-        one = _curves.loose(folder, run_id)
-        bad = one if one.exists() else folder / _curves.PACKED
+        one = array_store.loose(folder, run_id)
+        bad = one if one.exists() else folder / array_store.PACKED
         name = _aside(bad, "damaged", bad.read_bytes())
         place = bad.relative_to(folder).with_name(name)
-        if bad != one and _curves.readable(folder):  # one entry lies: the others' curves stay
+        if bad != one and array_store.readable(folder):  # one entry lies: the others' curves stay
             return f"has no such curves as {bad.name} says; a copy of it is {place}"
         bad.unlink()
         return f"has unreadable curves, moved to {place}"
-    seen.add(run_id)
-    return ""
-
-
-def _shown(line: bytes) -> str:
-    return repr(line[:60].decode(errors="replace"))
 
 
 def read(folder: StrPath) -> list[Record]:
@@ -223,23 +212,14 @@ def read(folder: StrPath) -> list[Record]:
     BadInput if the folder holds no records, or a line is not a record or repeats an earlier run
     (named, not skipped).
     """
-    path, runs, seen = Path(folder) / RUNS, list[Record](), set[str]()
-    if not _curves.regular(path):
+    path, runs = Path(folder) / RUNS, list[Record]()
+    if not array_store.regular(path):
         raise BadInput(f"{str(path)!r} does not exist; make it with its experiment's command")
-    with open(path, "rb") as f:
-        fcntl.flock(f, fcntl.LOCK_SH)  # not in the midst of somebody's line
-        lines = f.read().splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            record = _parse(line)
-            fault = f"repeats run {record['id']}" if record["id"] in seen else ""
-        except ValueError as error:
-            fault = f"is not a record ({error}): {_shown(line)}"
+    for number, _, record, fault in _scan(locks.read(path)):
         if fault:
             remedy = "go on with its experiment, which sets the line aside and runs its run again"
             raise BadInput(f"{path}:{number} {fault}; {remedy}")
         runs.append(record)
-        seen.add(record["id"])
     return runs
 
 
@@ -253,7 +233,7 @@ def located(name: StrPath) -> Path:
     """
     places = [BOOK / name, Path(name)]
     for folder in places:
-        if _curves.regular(folder / RUNS):
+        if array_store.regular(folder / RUNS):
             return folder
     known = ", ".join(sorted(path.parent.name for path in BOOK.glob(f"*/{RUNS}")))
     raise BadInput(f"no records in {str(places[-1])!r}; name a folder that has some, or {known}")
@@ -319,7 +299,7 @@ def read_curves(name: StrPath, run_id: str) -> dict[str, NDArray[np.float64]]:
     ``shifted_grad_norm`` (f and ‖∇f‖ at x⁺), and ``grad_ratio``, which follows from them. What an
     experiment measured besides lies with them, in shapes of its own.
     """
-    found = {k: v.astype(np.float64) for k, v in _curves.read(located(name), run_id).items()}
+    found = {k: v.astype(np.float64) for k, v in array_store.read(located(name), run_id).items()}
     if {"grad_norm", "shifted_grad_norm"} <= set(found):
         found["grad_ratio"] = verdicts.grad_ratio(found["grad_norm"], found["shifted_grad_norm"])
     return found
@@ -341,8 +321,8 @@ def pack(folder: StrPath) -> None:
     again. BadInput if the folder cannot be written: then everything stays as it was.
     """
     path = prepare(folder)
-    with _explained(path), _locked(path / RUNS):
-        _curves.pack(path, ids(path))
+    with _explained(path), locks.writing(path / RUNS):
+        array_store.pack(path, ids(path))
 
 
 def select(runs: Iterable[Record], **where: Any) -> list[Record]:

@@ -14,31 +14,23 @@ process alone writes the records, a chunk at a time, so a sweep can be stopped a
 from __future__ import annotations
 
 import copy
-import fcntl
 import math
 import time
 import tomllib
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    BrokenExecutor,
-    CancelledError,
-    Executor,
-    Future,
-    wait,
-)
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import fields
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 from samlib.errors import BadInput, check_choice, check_whole
-from samlib.experiments import measures, records
+from samlib.experiments import executors, locks, measures, records
 from samlib.experiments.array_store import Curves, regular
 from samlib.training import provenance
 from samlib.training.loop import Progress, objective, oracle, resolve_device, stacks, train_many
@@ -143,16 +135,10 @@ def chunks(specs: Iterable[RunSpec], size: int = CHUNK) -> list[Chunk]:
     return out
 
 
-@cache
-def _id(spec: RunSpec) -> str:
-    """The id of a spec; kept, because thousands of small runs ask for theirs again and again."""
-    return spec.id
-
-
 def _unrecorded(specs: Iterable[RunSpec], size: int, have: set[str]) -> list[Chunk]:
     """The chunks left to train. Untouched ones stay as they are, and so do their results' bits."""
     every = chunks(specs, size)
-    missing = [[s for s in chunk if _id(s) not in have] for chunk in every]
+    missing = [[s for s in chunk if s.id not in have] for chunk in every]
     whole = [m for m, chunk in zip(missing, every, strict=True) if len(m) == len(chunk)]
     parts = [s for m, chunk in zip(missing, every, strict=True) if len(m) < len(chunk) for s in m]
     return whole + chunks(parts, size)
@@ -174,49 +160,6 @@ class _Here(Executor):
         return future
 
 
-class _Claims:
-    """The runs that this sweep is at work on, as other sweeps on the folder see them.
-
-    Each has a byte of its own in a file, locked. The system frees the locks of a process that ends.
-    """
-
-    def __init__(self, folder: Path, file: BinaryIO) -> None:
-        self.folder, self.file = folder, file
-
-    def _lock(self, spec: RunSpec, how: int) -> None:
-        fcntl.lockf(self.file, how, 1, int(_id(spec)[:15], 16))
-
-    def free(self, chunk: Iterable[RunSpec]) -> None:
-        """Let others have these runs."""
-        for spec in chunk:
-            self._lock(spec, fcntl.LOCK_UN)
-
-    def _get(self, chunk: Chunk) -> bool:
-        for i, spec in enumerate(chunk):
-            try:
-                self._lock(spec, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):
-                self.free(chunk[:i])
-                return False
-        return True
-
-    def take(self, waiting: deque[Chunk], count: int) -> list[Chunk]:
-        """Up to ``count`` chunks that are nobody's, without what others have recorded by now."""
-        got: list[Chunk] = []
-        for _ in range(len(waiting)):
-            chunk = waiting.popleft()
-            (got if self._get(chunk) else waiting).append(chunk)
-            if len(got) == count:
-                break
-        have = records.ids(self.folder)
-        return [left for chunk in got if (left := [s for s in chunk if _id(s) not in have])]
-
-    def wait(self, chunk: Chunk) -> None:
-        """Wait until the sweep that has the first run of this chunk is done with it, or dead."""
-        self._lock(chunk[0], fcntl.LOCK_EX)
-        self.free(chunk[:1])
-
-
 def _task(work: Work, task: list[Chunk]) -> tuple[Trained, float]:
     """What a worker does: train some chunks; also its seconds per step of a run."""
     start = time.perf_counter()
@@ -228,26 +171,62 @@ def _cost(chunk: Chunk) -> int:
     return sum(s.steps for s in chunk)
 
 
-def _spread(
-    executor: Executor, work: Work, todo: Iterable[Chunk], claims: _Claims, in_flight: int
-) -> Iterator[Trained]:
+class _TaskSizer:
+    """How many chunks make a task: twice as many each time, as long as tasks stay short."""
+
+    def __init__(self, in_flight: int) -> None:
+        self.in_flight, self.most, self.pace = in_flight, 1, math.inf
+
+    def took(self, pace: float) -> None:
+        """Learn from a task that is done how many seconds a step of a run takes."""
+        self.most, self.pace = min(2 * self.most, BATCH), pace
+
+    def size(self, waiting: deque[Chunk]) -> int:
+        """How many of the waiting chunks the next task takes."""
+        quick = int(TASK_SECONDS / (self.pace * _cost(waiting[0])))
+        fair = len(waiting) // self.in_flight  # so that the last tasks are small ones
+        return max(1, min(self.most, quick, fair))
+
+
+class _Queue:
+    """The chunks that wait to be trained, some of which another sweep may be at work on."""
+
+    def __init__(self, chunks: Iterable[Chunk], folder: Path, taken: locks.RunLocks) -> None:
+        self.waiting, self.folder, self.taken = deque(chunks), folder, taken
+
+    def take(self, count: int) -> list[Chunk]:
+        """Up to ``count`` chunks that are nobody's, without what others have recorded by now."""
+        got: list[Chunk] = []
+        for _ in range(len(self.waiting)):
+            chunk = self.waiting.popleft()
+            mine = self.taken.take([s.id for s in chunk])
+            (got if mine else self.waiting).append(chunk)
+            if len(got) == count:
+                break
+        have = records.ids(self.folder)
+        return [left for chunk in got if (left := [s for s in chunk if s.id not in have])]
+
+    def free(self, task: Iterable[Chunk]) -> None:
+        """Let other sweeps have the runs of a task."""
+        self.taken.free(s.id for chunk in task for s in chunk)
+
+
+def _spread(executor: Executor, work: Work, queue: _Queue, in_flight: int) -> Iterator[Trained]:
     """Give all chunks to the executor, small ones many at a time; yield what comes back.
 
     After an error nothing more is begun, and what was begun still comes back before it is raised.
     """
-    waiting, running, size, pace = deque(todo), dict[Future[Any], list[Chunk]](), 1, math.inf
+    waiting, sizer = queue.waiting, _TaskSizer(in_flight)
+    running: dict[Future[Any], list[Chunk]] = {}
     fault: Exception | None = None
     try:
         while waiting or running:
             while waiting and len(running) < in_flight:
-                quick = int(TASK_SECONDS / (pace * _cost(waiting[0])))
-                fair = len(waiting) // in_flight  # so that the last tasks are small ones
-                task = claims.take(waiting, max(1, min(size, quick, fair)))
-                if not task:
+                if not (task := queue.take(sizer.size(waiting))):
                     break
                 running[executor.submit(_task, work, task)] = task
             if waiting and not running:
-                claims.wait(waiting[0])
+                queue.taken.wait(waiting[0][0].id)
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 task = running.pop(future)
                 try:
@@ -259,12 +238,12 @@ def _spread(
                         other.cancel()
                 else:
                     yield trained
-                    size = min(2 * size, BATCH)
-                claims.free(s for chunk in task for s in chunk)
+                    sizer.took(pace)
+                queue.free(task)
     finally:
         for future in running:
             future.cancel()
-    if isinstance(fault, BrokenExecutor | CancelledError) or type(fault).__name__ == "KilledWorker":
+    if fault and executors.lost(fault):
         raise WorkerDied(f"a worker died ({fault}); what had ended is recorded: run the same again")
     if fault:
         raise fault
@@ -335,7 +314,8 @@ def sweep(
     work = partial(_trained, measure=tuple(measure), points=points, kw=kw)
     done = 0
     with open(folder / records.RUNNING, "ab") as file:
-        for trained in _spread(executor, work, todo, _Claims(folder, file), in_flight):
+        queue = _Queue(todo, folder, locks.RunLocks(file))
+        for trained in _spread(executor, work, queue, in_flight):
             done += (added := records.extend(folder, trained))
             progress(added)
     return done

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Real
 from typing import Any, cast
 
@@ -118,7 +119,7 @@ class RunSpec:
         """The spec that :meth:`to_json` wrote."""
         return cls(**spec)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The run's id in the records."""
         return provenance.identity(self.to_json())

@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -289,3 +291,16 @@ def test_the_origin_of_a_run_names_the_versions_and_the_machine(
     other = provenance.provenance(0.0, "cuda:1", 3)
     new = {"device": "cuda:1", "hardware": "a fast cuda:1", "started": "1970-01-01T00:00:00Z"}
     assert other == due | new
+
+
+def test_a_system_without_such_locks_reads_and_sweeps_all_the_same(tmp_path: Path) -> None:
+    """Windows has no module fcntl."""
+    code = f"""
+import sys
+sys.modules["fcntl"] = None
+from samlib import RunSpec, read_records, sweep
+assert sweep([RunSpec(n=30, width=2, steps=3)], {str(tmp_path)!r}) == 1
+print(len(read_records({str(tmp_path)!r})), len(read_records("mnist-cliff")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1 60\n"
