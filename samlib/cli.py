@@ -72,51 +72,39 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
 
     about = "train one network and name what became of it"
-    run = commands.add_parser("run", help=about, parents=[machine])
-    run.set_defaults(action=_run)
+    add = commands.add_parser("run", help=about, parents=[machine]).add_argument
     for field in fields(RunSpec):
         kind = _KINDS.get(field.name, type(field.default))
         flag = f"--{field.name.replace('_', '-')}"
-        run.add_argument(flag, type=kind, default=field.default, help=field.metadata["help"])
-    out = "folder to which the run's record and curves are added"
-    run.add_argument("--out", type=_folder, help=out)
-    run.add_argument("--json", action="store_true", help="print one JSON object")
+        add(flag, type=kind, default=field.default, help=field.metadata["help"])
+    add("--out", type=_folder, help="folder to which the run's record and curves are added")
+    add("--json", action="store_true", help="print one JSON object")
 
     about = "run an experiment file, or go on with it"
-    sweep = commands.add_parser("sweep", help=about, parents=[machine])
-    sweep.set_defaults(action=_sweep)
-    file = "a TOML file, for example book/experiments/mnist-cliff.toml"
-    sweep.add_argument("experiment", help=file)
-    out = "record folder (default: records/NAME beside experiments/)"
-    sweep.add_argument("--out", type=_folder, help=out)
-    workers = "processes (default: this one, or one a core for Dask)"
-    sweep.add_argument("--workers", type=int, help=workers)
-    kinds = ("local", "dask")
-    sweep.add_argument("--executor", choices=kinds, default="local", help="local | dask")
-    address = "a running Dask scheduler, tcp://HOST:8786"
-    sweep.add_argument("--scheduler", metavar="ADDRESS", help=address)
+    add = commands.add_parser("sweep", help=about, parents=[machine]).add_argument
+    add("experiment", help="a TOML file, for example book/experiments/mnist-cliff.toml")
+    add("--out", type=_folder, help="record folder (default: records/NAME beside experiments/)")
+    add("--workers", type=int, help="processes (default: this one, or one a core for Dask)")
+    add("--executor", choices=("local", "dask"), default="local", help="local | dask")
+    add("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, tcp://HOST:8786")
 
     about = "train some runs that a claim rests on again, and compare"
-    again = commands.add_parser("reproduce", help=about, parents=[machine])
-    again.set_defaults(action=_reproduce)
-    ids = "a claim's id, see samlib claims (default: all records)"
-    again.add_argument("claim", nargs="?", help=ids)
-    again.add_argument("--runs", type=int, default=3, help="how many, picked at random")
-    again.add_argument("--seed", type=int, help="draws them (default: anew each time)")
+    add = commands.add_parser("reproduce", help=about, parents=[machine]).add_argument
+    add("claim", nargs="?", help="a claim's id, see samlib claims (default: all records)")
+    add("--runs", type=int, default=3, help="how many, picked at random")
+    add("--seed", type=int, help="draws them (default: anew each time)")
 
     about = "show, check and download the data sets"
-    data = commands.add_parser("data", help=about, parents=[data_root])
-    data.set_defaults(action=_data)
-    data.add_argument("name", nargs="?", help="one data set (default: all)")
-    data.add_argument("--download", action="store_true", help="get what is absent")
+    add = commands.add_parser("data", help=about, parents=[data_root]).add_argument
+    add("name", nargs="?", help="one data set (default: all)")
+    add("--download", action="store_true", help="get what is absent")
     verify = "fail if a data set is corrupt or the one named absent"
-    data.add_argument("--verify", action="store_true", help=verify)
+    add("--verify", action="store_true", help=verify)
 
-    claims = commands.add_parser("claims", help="the ledger of claims and its evidence")
-    claims.set_defaults(action=_claims)
-    claims.add_argument("claim", nargs="?", help="a claim's id (default: all claims)")
-    report = "check against a test run's report"
-    claims.add_argument("--check", metavar="JUNIT.xml", help=report)
+    about = "the ledger of claims and its evidence"
+    add = commands.add_parser("claims", help=about).add_argument
+    add("claim", nargs="?", help="a claim's id (default: all claims)")
+    add("--check", metavar="JUNIT.xml", help="check against a test run's report")
     return parser
 
 
@@ -227,10 +215,10 @@ def _reproduce(args: argparse.Namespace) -> int:
         row += f"{record['verdict']:>12} {was:>8.4g} {run.verdict} {run.loss:.4g}: "
         same = "same verdict, chaotic" if run.chaotic else "same"
         print(row + (same if run.same else "NOT THE SAME"), flush=True)
-    claims = reproduction.ledger()
-    for claim in [] if compared else claims.find(args.claim):
+    for claim in [] if compared else reproduction.ledger().find(args.claim):
         print(f"{claim.id} rests on no recorded run. Its evidence is checked again by")
-        print("\n".join(f"  {line}" for line in claims.otherwise(claim)) or "  nothing yet")
+        commands = [item.again for item in claim.evidence if item.again]
+        print("\n".join(f"  {line}" for line in commands) or "  nothing yet")
     return int(not all(compared))
 
 
@@ -261,11 +249,20 @@ def _claims(args: argparse.Namespace) -> int:
     return int(bool(problems))
 
 
+_COMMANDS = {
+    "run": _run,
+    "sweep": _sweep,
+    "reproduce": _reproduce,
+    "data": _data,
+    "claims": _claims,
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     try:
         args = _parser().parse_args(argv)
-        return int(args.action(args))
+        return _COMMANDS[args.command](args)
     except BadInput as error:
         print(f"samlib: error: {error}", file=sys.stderr)
         return 2

@@ -252,19 +252,6 @@ def resting_on(claim: str | None) -> list[tuple[str, records.Record]]:
     return [(name, record) for (name, _), record in runs.items()]
 
 
-def otherwise(claim: Claim) -> list[str]:
-    """What a claim rests on besides records: the commands that check it again."""
-    lines = []
-    for item in claim.evidence:
-        if isinstance(item, Test):
-            lines.append(f"python -m pytest {item.test}")
-        elif isinstance(item, Stored):
-            load = f"Certificate.load('{item.certificate}')"
-            code = f"from samlib import Certificate; print({load}.recheck())"
-            lines.append(f'python -c "{code}"')
-    return lines
-
-
 def cite(item: Evidence, plain: bool = False) -> str:
     """Evidence in words: what was compared, and which side it is on. Markdown unless ``plain``."""
     side = {"against": "against it: ", "undecided": "does not decide it: "}

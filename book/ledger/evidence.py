@@ -141,6 +141,7 @@ class Chapter:
     """Where a chapter says it: ``name#anchor``. It explains a claim and is no evidence for it."""
 
     key: ClassVar[str] = "chapter"
+    again: ClassVar[str] = ""
     chapter: str
 
     def check(self, context: Context) -> None:
@@ -188,6 +189,11 @@ class Test:
         passed = context.passed is None or self.test in context.passed
         _need(passed, f"{self.test} did not pass")
 
+    @property
+    def again(self) -> str:
+        """The command that checks it again."""
+        return f"python -m pytest {self.test}"
+
     def __str__(self) -> str:
         plural = "s" if len(self.reads) > 1 else ""
         of = f" on the record{plural} " if self.reads else ""
@@ -203,6 +209,7 @@ class Record:
     """
 
     key: ClassVar[str] = "record"
+    again: ClassVar[str] = ""  # its runs are trained again instead
     record: str
     of: int
     where: dict[str, Any] = field(default_factory=dict)
@@ -326,6 +333,12 @@ class Stored:
                 raise BadInput(f"{name} has no number {one.name!r}")
             outside = f"{one.name} is {value}, not from {one.low:.10g} to {one.high:.10g}"
             _need(float(value) in one, f"{name}: {outside}")
+
+    @property
+    def again(self) -> str:
+        """The command that proves it again."""
+        load = f"Certificate.load('{self.certificate}')"
+        return f'python -c "from samlib import Certificate; print({load}.recheck())"'
 
     def __str__(self) -> str:
         name = Path(self.certificate).name

@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas
+
 from ledger import claims
 from ledger.claims import Claim
-from samlib.experiments import records
+from samlib import read_records
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -74,15 +75,6 @@ def to_theorems(text: str, book: Path) -> str:
     return re.sub(r"\{ref\}`([\w-]+)`", role, text)
 
 
-def wall_time(runs: Iterable[records.Record]) -> float:
-    """Seconds that the runs took; those trained as one stack share one time, counted once."""
-    stacks: dict[tuple[str, float, int], float] = {}
-    for run in runs:
-        p = run["provenance"]
-        stacks[p["started"], p["wall_time_s"], p["stack"]] = p["wall_time_s"]
-    return sum(stacks.values())
-
-
 def duration(seconds: float) -> str:
     """Seconds, minutes or hours, to two digits or so."""
     for unit, size in (("h", 3600), ("min", 60)):
@@ -93,24 +85,26 @@ def duration(seconds: float) -> str:
 
 def costs(folders: Iterable[Path]) -> str:
     """Markdown: an experiment a row, then all of them, then the machines."""
-    rows, every, total = [], list[records.Record](), 0.0
+    lines = ["| experiment | runs | wall time | MB |", "|---|--:|--:|--:|"]
+    tables, total = [], 0.0
     for folder in sorted(folders):
-        runs = records.read(folder)
+        tables.append(read_records(folder))
         size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6
-        every, total = every + runs, total + size
-        rows.append(_cost(f"`{folder.name}`", runs, size))
-    rows.append(_cost("**all**", every, total))
-    head = ["| experiment | runs | wall time | MB |", "|---|--:|--:|--:|"]
-    where = Counter((r["provenance"]["hardware"], r["provenance"]["threads"]) for r in every)
+        lines.append(_cost(f"`{folder.name}`", tables[-1], size))
+        total += size
+    every = pandas.concat(tables)
     machines = "; ".join(
         f"{count} runs on {name}, {threads} thread{'s' if threads > 1 else ''}"
-        for (name, threads), count in where.most_common()
+        for (name, threads), count in every.value_counts(["hardware", "threads"]).items()
     )
-    return "\n".join([*head, *rows, "", f"Hardware: {machines}."])
+    return "\n".join([*lines, _cost("**all**", every, total), "", f"Hardware: {machines}."])
 
 
-def _cost(name: str, runs: list[records.Record], megabytes: float) -> str:
-    return f"| {name} | {len(runs)} | {duration(wall_time(runs))} | {megabytes:.2f} |"
+def _cost(name: str, runs: pandas.DataFrame, megabytes: float) -> str:
+    """A row of the table; runs trained as one stack share one time, which is counted once."""
+    stacks = runs.drop_duplicates(["started", "wall_time_s", "stack"])
+    wall_time = duration(stacks.wall_time_s.sum())
+    return f"| {name} | {len(runs)} | {wall_time} | {megabytes:.2f} |"
 
 
 def insert(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -120,7 +114,7 @@ def insert(app: Sphinx, docname: str, source: list[str]) -> None:
         page = to_theorems(markdown(claims.load()), book)
         source[0] = source[0].replace("{ledger}", page)
     if docname == "reproduce":
-        folders = (path.parent for path in book.glob(f"records/*/{records.RUNS}"))
+        folders = (path.parent for path in book.glob("records/*/runs.jsonl"))
         source[0] = source[0].replace("{recorded-runs}", costs(folders))
 
 
