@@ -15,7 +15,7 @@ def norm_of(tensors: list[Tensor]) -> float:
     """The Euclidean norm of all entries, accumulated in float32 (float64 if any is float64)."""
     wide = any(t.dtype is torch.float64 for t in tensors)
     norms = torch._foreach_norm(tensors, 2, torch.float64 if wide else torch.float32)
-    return float(torch.stack([n.to(norms[0].device) for n in norms]).norm())
+    return float(torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms])))
 
 
 def stash(buffers: list[Tensor], values: list[Tensor]) -> list[Tensor]:

@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeGuard, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -118,24 +118,24 @@ class _Used:
     """Gradients that have served: what a pass adds to them would be a sum of two passes."""
 
     def __init__(self, params: Iterable[Tensor] = ()) -> None:
-        kept = [(p, p.grad) for p in params if p.grad is not None]
         # Weak, so that they go when they are cleared.
-        self._kept = [(p, weakref.ref(g), g._version) for p, g in kept]
+        self._kept = [(p, weakref.ref(g), g._version) for p in params if (g := p.grad) is not None]
         self.cleared = False  # zero_grad() was called since
         self.mixed = False  # a pass added to them
 
     def left(self) -> bool:
         """Whether any of them is still in place, not cleared."""
-        return not self.cleared and any(_is(p.grad, ref) for p, ref, _ in self._kept)
+        if self.cleared:
+            return False
+        return any((g := p.grad) is not None and g is ref() for p, ref, _ in self._kept)
 
     def untouched(self) -> bool:
         """Whether all of them are in place and nobody wrote to them since."""
-        same = [_is(p.grad, ref) and p.grad._version == version for p, ref, version in self._kept]
+        same = [
+            (g := p.grad) is not None and g is ref() and g._version == version
+            for p, ref, version in self._kept
+        ]
         return bool(same) and all(same)
-
-
-def _is(gradient: Tensor | None, ref: Callable[[], Tensor | None]) -> TypeGuard[Tensor]:
-    return gradient is not None and ref() is gradient
 
 
 class SAM(Optimizer):
@@ -299,8 +299,9 @@ class SAM(Optimizer):
                 if any(group["rho"] for group in self.param_groups) and self._used.left():
                     raise BadInput(_SUM)
             else:
-                gpus = {p.device.index for p in self._all() if self.same_mask and p.is_cuda}
-                fork = torch.random.fork_rng(sorted(gpus), self.same_mask)  # rewinds afterwards
+                rewound = self._all() if self.same_mask else []
+                gpus = sorted({p.device.index for p in rewound if p.is_cuda})
+                fork = torch.random.fork_rng(gpus, self.same_mask)  # rewinds afterwards
                 with fork, cast(Any, self.model).no_sync() if self.m_sam else nullcontext():
                     loss = closure()
                 # The closure may write its loss into the same tensor each time.
