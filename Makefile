@@ -56,6 +56,7 @@ build/execution.key: $(READY) force
 # After a failure Sphinx would not repeat the warnings of pages that it has already read, so it must read them again.
 html: $(READY) build/execution.key
 	@echo "Building the book (progress: build/book.log)"
+	@$(PY) book/_ext/execute.py --cache _build/.jupyter_cache $(CHAPTERS) > build/execution.log 2>&1
 	@$(VENV)/bin/jupyter-book build book --config _config.yml --toc $(CURDIR)/_toc.yml --path-output . -W --keep-going \
 	  > build/book.log 2> build/book.err; status=$$?; \
 	  grep -v 'KeyboardInterrupt caught in kernel' build/book.err >&2; \

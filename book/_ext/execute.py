@@ -1,12 +1,14 @@
-"""Execute notebooks: in place for ``make notebooks``, and without losing a wake-up in every build.
+"""Execute notebooks: in place for ``make notebooks``, and for the site several at a time.
 
 While a cell with an ``interact`` runs, nbclient sends a message to the kernel on the very socket on
 which it waits for the cell's reply. If the reply arrives in that moment, nothing wakes the wait: it
 ends with its timeout, minutes later, although the reply lies there (seen in 1 of 5 builds of such a
 chapter, with pyzmq 27.3, jupyter_client 8.10, nbclient 0.11). So the wait looks twice a second.
 
-In place, the widgets' state is dropped, since the site mounts its own widget, and so are the times
-of execution, which would change at every run.
+For the site the chapters are executed into the cache from which Sphinx takes them, a chapter a
+core; Sphinx alone would take them one after the other. In place, the widgets' state is dropped,
+since the site mounts its own widget, and so are the times of execution, which would change at every
+run.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from time import monotonic
 from typing import Any
 
 import nbformat
+from jupyter_cache import get_cache
+from jupyter_cache.executors import load_executor
 from jupyter_client.channels import AsyncZMQSocketChannel
 from nbclient import NotebookClient
 from sphinx.application import Sphinx
@@ -53,6 +57,14 @@ def execute(path: Path) -> None:
     nbformat.write(notebook, path)
 
 
+def fill(cache: Path, chapters: list[Path]) -> None:
+    """Execute the chapters that the cache lacks; one that fails is left for Sphinx to tell of."""
+    store = get_cache(str(cache))
+    for chapter in chapters:
+        store.add_nb_to_project(str(chapter.resolve()))
+    load_executor("local-parallel", store).run_and_cache(timeout=SECONDS_A_CELL)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Sphinx calls this when it loads the extension."""
     look_again()
@@ -61,6 +73,9 @@ def setup(app: Sphinx) -> dict[str, bool]:
 
 if __name__ == "__main__":
     look_again()
-    for name in sys.argv[1:]:
-        print(f"executing {name}", flush=True)
-        execute(Path(name))
+    if sys.argv[1] == "--cache":
+        fill(Path(sys.argv[2]), [Path(name) for name in sys.argv[3:]])
+    else:
+        for name in sys.argv[1:]:
+            print(f"executing {name}", flush=True)
+            execute(Path(name))
