@@ -53,6 +53,9 @@ def problems(notebook: dict[str, Any]) -> list[str]:
             found.append(f"code cell {number} was never executed")
         elif count != number:
             found.append(f"code cell {number} has execution count {count}: not one run in order")
+        pictures = sum("image/png" in output.get("data", {}) for output in outputs)
+        if "figure" in cell["metadata"].get("mystnb", {}) and pictures != 1:
+            found.append(f"code cell {number} has a caption and {pictures} pictures")
         for output in outputs:
             if output["output_type"] == "error":
                 found.append(f"code cell {number} ended in {output.get('ename', 'an error')}")
@@ -152,13 +155,26 @@ def widgets_only(notebook: dict[str, Any]) -> None:
         cell["outputs"] = [shown]
 
 
+def no_picture(notebook: dict[str, Any]) -> None:
+    notebook["cells"][1]["metadata"]["mystnb"] = {"figure": {"caption": "A curve."}}
+
+
 def no_code(notebook: dict[str, Any]) -> None:
     notebook["cells"] = notebook["cells"][:1]
 
 
 @pytest.mark.parametrize(
     "spoil",
-    [no_outputs, never_executed, out_of_order, other_execution, failed, widgets_only, no_code],
+    [
+        no_outputs,
+        never_executed,
+        out_of_order,
+        other_execution,
+        failed,
+        widgets_only,
+        no_picture,
+        no_code,
+    ],
     ids=lambda spoil: spoil.__name__,
 )
 def test_what_no_run_made_is_refused(spoil: Any) -> None:
