@@ -179,7 +179,9 @@ def _train_stack(
 ) -> dict[RunSpec, Run]:
     """Train a stack and measure every row at its last point; verdicts come later."""
     started = time.time()
-    theta, curves = descend(specs, f, device, progress)
+    differentiates = any(s.rule == "exact" for s in specs)  # the other rules need no autograd
+    with torch.inference_mode(not differentiates):
+        theta, curves = descend(specs, f, device, progress)
     train_accuracy = f.accuracy(theta, f.x, f.y)
     test_accuracy = f.accuracy(theta, f.x_test, f.y_test)
     wall = {"wall_time_s": round(time.time() - started, 3)}

@@ -61,18 +61,20 @@ def descend(
         if size is not None:
             check_whole(name, size, 1, rows)
     draw, at, seen = torch.Generator().manual_seed(seed), [], []
-    for t in range(steps + 1):
-        if t % every == 0 or t == steps:
-            at.append(t)
-            seen.append(_measured(f, x, rho))
-        if t < steps:
-            order = torch.randperm(rows, generator=draw).to(f.x.device)
-            batches = [None if size is None else order[:size] for size in (ascent, update)]
-            x = x - lr * rules.sam(Alternating(f, cycle(batches)), x, rho)[0]
-            f.seen.clear()
+    with torch.inference_mode():
+        for t in range(steps + 1):
+            if t % every == 0 or t == steps:
+                at.append(t)
+                seen.append(_measured(f, x, rho))
+            if t < steps:
+                order = torch.randperm(rows, generator=draw).to(f.x.device)
+                batches = [None if size is None else order[:size] for size in (ascent, update)]
+                x = x - lr * rules.sam(Alternating(f, cycle(batches)), x, rho)[0]
+                f.seen.clear()
     f.batch(None)
     names = ("loss", "grad_norm", "shifted_loss", "shifted_grad_norm", "norm")
     curves = torch.stack(seen, 1).double().cpu().numpy()
+    x = x.clone()  # an ordinary tensor: those of inference cannot be differentiated
     return x, {"step": np.array(at, float)} | dict(zip(names, curves, strict=True))
 
 

@@ -28,6 +28,7 @@ def test_without_noise_it_is_training() -> None:
         assert curves[name][:, 0] == pytest.approx(getattr(run.trace, name), abs=1e-12)
     assert curves["norm"][-1, 0] == pytest.approx(float(np.linalg.norm(run.theta)))
     assert list(curves["step"]) == list(range(26))
+    assert not x.is_inference()  # Hessian-vector products go on from here
 
 
 @pytest.mark.parametrize(("ascent", "update"), [(None, 7), (7, None), (7, 7), (5, 9), (60, 1)])
