@@ -28,9 +28,9 @@ Looks = Mapping[Any, tuple[str, str]]
 # shape and colour both tell the verdict; grey is left to guides
 VERDICTS: Looks = {
     "converged": ("o", style.GD),
-    "running": ("d", style.OTHERS[1]),
     "hallucinated": ("X", style.SAM),
     "stalled": ("s", style.OTHERS[0]),
+    "running": ("d", style.OTHERS[1]),
     "diverged": ("v", "black"),
 }
 #: The same with two kinds of stall, as :func:`outcome` tells them apart.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,30 @@ from samlib.errors import BadInput
 
 if TYPE_CHECKING:
     import pandas
+
+#: The words for the columns of :func:`~samlib.experiments.records.read_records` on a page.
+WORDS = {
+    "rho": "ρ",
+    "lr": "learning rate",
+    "weight_decay": "λ",
+    "width": "units",
+    "label_noise": "wrong labels",
+    "warm_start": "warm start",
+    "experiment": "record",
+    "loss": "f(x)",
+    "shifted_loss": "f(x⁺)",
+    "loss_gap": "LossGap",
+    "twin_loss": "its twin's f(x)",
+    "baseline": "constant guess",
+    "progress": "p",
+    "grad_norm": "‖∇f(x)‖",
+    "shifted_grad_norm": "‖∇f(x⁺)‖",
+    "grad_ratio": "GradRatio",
+    "steps_below_0.1": "steps with GradRatio below 0.1",
+    "norm": "‖x‖",
+    "train_accuracy": "training accuracy",
+    "test_accuracy": "test accuracy",
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,7 +58,7 @@ class Table:
 
     @classmethod
     def of(cls, frame: pandas.DataFrame, **forms: str) -> Table:
-        """The table that a data frame is, its index (if named) first.
+        """The table that a data frame is, its index (if named) first; heads as in :data:`WORDS`.
 
         Parameters
         ----------
@@ -52,7 +76,8 @@ class Table:
             ]
             for name, column in frame.items()
         ]
-        return cls([*map(str, frame.columns)], list(zip(*columns, strict=True)))
+        head = [WORDS.get(name, str(name)) for name in frame.columns]
+        return cls(head, list(zip(*columns, strict=True)))
 
     def __repr__(self) -> str:
         lines = [_line(self.head), "|---" * len(self.head) + "|", *map(_line, self.rows)]
@@ -73,3 +98,22 @@ def tally(names: Iterable[str]) -> str:
     counts = Counter(names)
     ranked = sorted(counts, key=lambda name: (-counts[name], name))
     return ", ".join(f"{counts[name]} {name}" for name in ranked)
+
+
+def listed(form: str = "g") -> Callable[[Iterable[float]], str]:
+    """A function that lists numbers in their order, ``listed(".2f")``: ``0.10, 0.35``."""
+    return lambda values: ", ".join(format(v, form) for v in values)
+
+
+def span(form: str = "g") -> Callable[[Iterable[float]], str]:
+    """A function that says from where to where numbers reach, ``span(".2f")``: ``0.10 to 0.35``.
+
+    One number where both ends read alike.
+    """
+
+    def said(values: Iterable[float]) -> str:
+        ordered = sorted(values)
+        low, high = (format(v, form) for v in (ordered[0], ordered[-1]))
+        return low if low == high else f"{low} to {high}"
+
+    return said

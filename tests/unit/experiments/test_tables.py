@@ -38,7 +38,7 @@ def test_a_data_frame_is_a_table_with_its_index_first() -> None:
         ["rho", "loss", "verdict"], [("1", "0.123", "a"), ("2.5", "2.000", "b")]
     )
     counts = pandas.crosstab([frame.rho, frame.loss], frame.verdict)
-    assert Table.of(counts).head == ["rho", "loss", "a", "b"]
+    assert Table.of(counts).head == ["ρ", "f(x)", "a", "b"]
     assert Table.of(counts).rows == [("1", "0.12345", "1", "0"), ("2.5", "2", "0", "1")]
 
 
