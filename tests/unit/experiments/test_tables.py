@@ -35,7 +35,7 @@ def test_a_row_of_another_length_is_named(row: list[str]) -> None:
 def test_a_data_frame_is_a_table_with_its_index_first() -> None:
     frame = pandas.DataFrame({"rho": [1.0, 2.5], "loss": [0.12345, 2.0], "verdict": ["a", "b"]})
     assert Table.of(frame, loss=".3f") == Table(
-        ["rho", "loss", "verdict"], [("1", "0.123", "a"), ("2.5", "2.000", "b")]
+        ["ρ", "f(x)", "verdict"], [("1", "0.123", "a"), ("2.5", "2.000", "b")]
     )
     counts = pandas.crosstab([frame.rho, frame.loss], frame.verdict)
     assert Table.of(counts).head == ["ρ", "f(x)", "a", "b"]
