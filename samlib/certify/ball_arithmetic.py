@@ -50,14 +50,16 @@ def fraction(name: str, value: Any) -> Fraction:
         ) from None
 
 
-def common_denominator(name: str, values: ArrayLike) -> tuple[NDArray[np.object_], int]:
-    """Integer numerators (an object array of the same shape) and their least common denominator."""
-    raw = np.asarray(values, dtype=object)
-    exact = [fraction(name, v) for v in raw.ravel().tolist()]
-    den = math.lcm(*(q.denominator for q in exact))
-    out = np.empty(len(exact), dtype=object)
-    out[:] = [int(q * den) for q in exact]
-    return out.reshape(raw.shape), den
+def fractions(name: str, values: ArrayLike) -> NDArray[np.object_]:
+    """The numbers of an array as exact fractions, in an object array of the same shape."""
+    read = np.frompyfunc(lambda v: fraction(name, v), 1, 1)
+    return np.asarray(read(np.asarray(values, dtype=object)), dtype=object)
+
+
+def common_denominator(values: NDArray[np.object_]) -> tuple[list[Any], int]:
+    """Nested lists of the integer numerators of fractions over their least common denominator."""
+    den = math.lcm(*(q.denominator for q in values.ravel()))
+    return np.frompyfunc(int, 1, 1)(values * den).tolist(), den
 
 
 def precision(bits: int) -> AbstractContextManager[Any]:
@@ -136,19 +138,6 @@ def largest(values: Iterable[Any]) -> Any:
 
     ends = [v.upper() for v in values]
     return max(ends) if all(end.is_finite() for end in ends) else arb("inf")
-
-
-def centred(a: Array) -> Array:
-    """Balls that hold the given ones, with midpoint 0 where it is far smaller than the radius.
-
-    Products of large matrices are faster without midpoints like 1e-110.
-    """
-    from flint import arb
-
-    def about_zero(v: Any) -> Any:
-        return arb(0, v.abs_upper()) if abs(v.mid()) * 2**40 < v.rad() else v
-
-    return np.asarray(np.frompyfunc(about_zero, 1, 1)(a))
 
 
 def midpoints(a: Array) -> NDArray[np.float64]:

@@ -96,8 +96,8 @@ class Certificate(Claims):
             raise BadInput(f"centre = {self.centre!r} must be decimals, as texts")
         if not all(isinstance(claim, str) for claim in self.proved):
             raise BadInput(f"proved = {self.proved!r} must be names of claims")
-        check_whole("bits", self.bits, 53, 1024)
         exact: dict[str, Any] = {"rho": _exact_radius(self.rho)}
+        exact["bits"] = check_whole("bits", self.bits, 53, 1024)
         for name, low in NUMBERS.items():
             if (value := getattr(self, name)) is not None or name in NEEDED:
                 exact[name] = check_number(name, value, low, strict=True)

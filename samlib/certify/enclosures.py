@@ -21,7 +21,6 @@ from samlib.certify.ball_arithmetic import (
     around_zero,
     ball,
     balls,
-    centred,
     finite,
     largest,
     lower,
@@ -112,13 +111,13 @@ class ShiftedGradient:
         which is far narrower than evaluating them at a wide ball.
         """
         offset = np.array([around_zero(radius)] * len(centre), dtype=object)
-        hess = self._hess(centred(centre + offset))
-        g = centred(self._grad(centre) + mm(hess, offset))
+        hess = self._hess(centre + offset)
+        g = self._grad(centre) + mm(hess, offset)
         norm = (g * g).sum().sqrt()
         u = g / norm
         shift = (hess - u[:, None] * mm(u[None], hess)) * (self.rho / norm)
         shift[np.diag_indices(len(g))] += 1
-        image = centred(self.shifted(centre) + mm(shift, offset))
+        image = self.shifted(centre) + mm(shift, offset)
         return Linearisation(norm, image, hess, shift, self._hess(image))
 
 

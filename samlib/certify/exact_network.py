@@ -23,6 +23,7 @@ from samlib.certify.ball_arithmetic import (
     ball,
     common_denominator,
     fraction,
+    fractions,
     log_sum_exp,
     mm,
     working_precision,
@@ -65,8 +66,7 @@ class NetworkLoss:
         check_choice("loss", loss, LOSSES)
         self.loss, self.hidden = loss, check_whole("hidden", hidden)
         self.decay = _weight_decay(decay)
-        self._x, self._xden = common_denominator("x", x)
-        targets, self._yden = common_denominator("y", y)
+        self._x, targets = fractions("x", x), fractions("y", y)
         self._y = targets[:, None] if targets.ndim == 1 else targets
         shapes = self._x.ndim, self._y.ndim, len(self._x)
         if shapes != (2, 2, len(self._y)) or not self._x.size or not self._y.size:
@@ -90,17 +90,18 @@ class NetworkLoss:
         return other
 
     def _one_hot(self) -> NDArray[np.object_]:
-        labels = np.array([int(v) if self._yden == 1 else -1 for v in self._y[:, 0]])
-        top = 1 if self.loss == "logistic" else labels.max()
+        """The labels, for ``ce`` as a 1 in the column of the class."""
+        labels = self._y[:, 0]
         # Far beyond any set of classes a label is a mistake, and a table of so many columns too.
-        if self._y.shape[1] != 1 or labels.min() < 0 or labels.max() > min(top, 9999):
+        top = 1 if self.loss == "logistic" else min(max(labels), 9999)
+        if self._y.shape[1] != 1 or not all(v.denominator == 1 and 0 <= v <= top for v in labels):
             raise BadInput(
                 f"loss {self.loss!r} needs integer labels from 0 up (at most 9999), one for each "
                 "row of x"
             )
         if self.loss == "logistic":
             return self._y
-        return np.asarray(labels[:, None] == np.arange(top + 1), dtype=int).astype(object)
+        return np.array([[Fraction(int(v == c)) for c in range(int(top) + 1)] for v in labels])
 
     def __repr__(self) -> str:
         shape = f"{self.inputs}-{self.hidden}-{self.outputs} tanh, {self.loss}"
@@ -110,14 +111,9 @@ class NetworkLoss:
 
     def _table(self, number: Callable[[Fraction], Any]) -> tuple[Array, Array]:
         """(x, 1) of shape (N, d+1) and targets (k, N)."""
-
-        def ratios(numerators: Array, denominator: int) -> Array:
-            found = [number(Fraction(v, denominator)) for v in numerators.ravel()]
-            return np.array(found).reshape(numerators.shape)
-
-        ones = np.full((self.samples, 1), self._xden, dtype=object)
-        x = ratios(np.hstack([self._x, ones]), self._xden)
-        return x, ratios(self._y.T, self._yden)
+        wide = np.hstack([self._x, np.full((self.samples, 1), Fraction(1))])
+        x, y = (np.array([[number(v) for v in row] for row in a]) for a in (wide, self._y.T))
+        return x, y
 
     def _data(self, theta: Array) -> tuple[Array, Array, Any]:
         """The table and λ in the numbers of θ: a ball is as fine as the precision at its making."""
@@ -273,13 +269,11 @@ class NetworkLoss:
         For ``ce`` and ``logistic`` it is the entropy of the labels, for ``mse`` half the variance
         of the targets, summed over the outputs.
         """
-        n, total = self.samples, self._y.sum(0)
+        means = self._y.sum(0) / self.samples
         if self.loss == "mse":
-            spread = (self._y**2).sum() * n - (total**2).sum()
-            return ball(Fraction(int(spread), 2 * (n * self._yden) ** 2))
-        counts = total if self.loss == "ce" else [total[0], n - total[0]]
-        shares = [ball(Fraction(int(count), n)) for count in counts if count]
-        return -sum(q * q.log() for q in shares)
+            return ball(((self._y**2).sum() / self.samples - (means**2).sum()) / 2)
+        shares = means if self.loss == "ce" else [means[0], 1 - means[0]]
+        return -sum(ball(q) * ball(q).log() for q in shares if q)
 
     def parameters_of(self, j: int) -> NDArray[np.int_]:
         """Which of the p parameters belong to hidden unit j: its row of W₁, bias, column of W₂."""
@@ -295,31 +289,32 @@ class NetworkLoss:
 
     def to_json(self) -> dict[str, Any]:
         """Everything that defines f, exactly, as plain JSON values."""
-        y = self._y.argmax(1) if self.loss == "ce" else self._y
+        x, x_denominator = common_denominator(self._x)
+        y, y_denominator = common_denominator(self._y)
         return {
             "type": "network",
             "loss": self.loss,
             "hidden": self.hidden,
             "decay": str(self.decay),
-            "x": self._x.tolist(),
-            "x_denominator": self._xden,
-            "y": y.tolist(),
-            "y_denominator": self._yden,
+            "x": x,
+            "x_denominator": x_denominator,
+            "y": [row.index(1) for row in y] if self.loss == "ce" else y,
+            "y_denominator": y_denominator,
         }
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Self:
-        """The network of :meth:`to_json`; BadInput if an entry is not one that it writes."""
+        """The network of :meth:`to_json`.
 
-        def exact(key: str) -> Array:
-            den = check_whole(f"{key}_denominator", stored[f"{key}_denominator"])
-            rows = np.array(stored[key], dtype=object)
-            if odd := [v for v in rows.ravel() if type(v) is not int]:
-                raise BadInput(f"{key} holds {odd[0]!r}; its entries are whole numbers, in rows")
-            out: Array = np.frompyfunc(lambda v: Fraction(v, den), 1, 1)(rows)
-            return out
-
-        x, y = exact("x"), exact("y")
+        Raises
+        ------
+        BadInput, LookupError, TypeError, ArithmeticError
+            If an entry is not one that it writes.
+        """
+        x, y = (
+            fractions(key, stored[key]) * Fraction(1, stored[f"{key}_denominator"])
+            for key in ("x", "y")
+        )
         return cls(x, y, stored["hidden"], loss=stored["loss"], decay=stored["decay"])
 
     def _unit(self, j: int) -> int:

@@ -6,7 +6,6 @@ versions. Whatever of these changes, the proof is repeated.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import platform
 from functools import cache
@@ -19,25 +18,15 @@ from samlib.certify.proof import NotCertified
 from samlib.errors import BadInput
 
 HERE = Path(samlib.__file__).parent
+WINGS = ("landscapes", "points", "training", "certify")
 
 
 @cache
 def modules() -> dict[str, bytes]:
-    """The source of the prover and of all of samlib that it imports, directly or not."""
-    sources: dict[str, bytes] = {}
-    todo = ["certify.certificate"]
-    while todo:
-        name = todo.pop()
-        path = HERE.joinpath(*name.split("."))
-        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        if name not in sources and path.is_file():
-            sources[name] = path.read_bytes()
-            for node in ast.walk(ast.parse(sources[name])):
-                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("samlib."):
-                    module = str(node.module).removeprefix("samlib.")
-                    todo += [module, module.split(".")[0]]
-                    todo += [f"{module}.{alias.name}" for alias in node.names]
-    return sources
+    """The source of all that a proof may import: module names below samlib, and their texts."""
+    paths = [HERE / "errors.py", *(p for wing in WINGS for p in (HERE / wing).rglob("*.py"))]
+    names = [".".join(p.relative_to(HERE).with_suffix("").parts) for p in paths]
+    return {n.removesuffix(".__init__"): p.read_bytes() for n, p in zip(names, paths, strict=True)}
 
 
 @cache

@@ -120,6 +120,8 @@ def test_floats_stand_for_their_shortest_decimal() -> None:
     assert net.decay == Fraction(3, 100)
     assert net.to_json()["x_denominator"] == 80
     assert net.to_json()["x"] == [[8, 25]]
+    fine = NetworkLoss([[long]], [1], 1, loss="logistic").to_json()  # beyond 64 bits
+    assert Fraction(fine["x"][0][0], fine["x_denominator"]) == Fraction(long)
 
 
 def test_symmetries_leave_the_loss_alone(loss: str, theta: NDArray[np.float64]) -> None:
