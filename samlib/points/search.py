@@ -98,8 +98,9 @@ def find_hallucinated(
     """The hallucinated points of radius ``rho`` whose image is ``image``, by coordinates.
 
     d = 1: the two points of the sphere. d = 2: the zeros of the tangential derivative on a fine
-    grid of the circle, with those that touch zero between two grid points. d ≥ 3: damped Newton
-    on Lagrange's system from many starts on the sphere, always the same ones; points may be missed.
+    grid of the circle, with those that touch zero between two grid points. d ≥ 3, and wherever
+    ``starts`` are given: damped Newton on Lagrange's system from many points of the sphere, always
+    the same ones; some may be missed.
     Each point is solved for to the limit of float64 and then checked by taking SAM's ascent
     step: ‖∇f(x)‖ > 1e-6 and ‖∇f(x⁺)‖ ≤ 1e-10, or where rounding alone makes ∇f(x⁺) larger, as
     small as any neighbour's. Where all of the sphere is hallucinated a sample is returned.
@@ -111,8 +112,8 @@ def find_hallucinated(
     image
         A critical point x_* of f, (d,), correct to 1e-6; it is polished.
     starts
-        d ≥ 3 only: a number of starts on the sphere (default 256; 8 above 300 variables) or an
-        array (n, d) of points to start from.
+        A number of starts on the sphere (for d ≥ 3 by default 256, and 8 above 300 variables), or
+        an array (n, d) of points to start from.
 
     Raises
     ------
@@ -122,18 +123,16 @@ def find_hallucinated(
     rho, dim, dense = check_rho(rho), landscape.dim, is_dense(landscape)
     centre = stationary_image(landscape, image)
     system = Lagrange(landscape, centre, rho)
-    if dim == 1:
-        candidates = centre + rho * np.array([[-1.0], [1.0]])
+    if starts is None and dim == 1:
+        ends = centre + rho * np.array([[-1.0], [1.0]])
     else:
-        if dim == 2:
-            seeds = circle_candidates(landscape, centre, rho)
-        else:
-            number = (256 if dense else 8) if starts is None else starts
-            seeds = _starts(number, dim, lambda n: centre + rho * _directions(n, dim))
-        lifted = system.lift(seeds)
-        ends = levenberg(system, lifted) if dense else np.array([solve(system, z) for z in lifted])
-        candidates = ends[:, :-1]
-    candidates = candidates[np.isfinite(candidates).all(-1)]
+        if starts is None and dim == 2:
+            starts = circle_candidates(landscape, centre, rho)
+        number = (256 if dense else 8) if starts is None else starts
+        lifted = system.lift(_starts(number, dim, lambda n: centre + rho * _directions(n, dim)))
+        solved = levenberg(system, lifted) if dense else [solve(system, z) for z in lifted]
+        ends = np.array(solved)[:, :-1]
+    candidates = ends[np.isfinite(ends).all(-1)]
     found = [p for x in candidates if (p := _checked(system, x)) is not None]
     keep = _distinct([p.x for p in found], [p.residual for p in found], 1e-6 * max(1.0, rho))
     return [found[i] for i in keep]
@@ -147,16 +146,14 @@ def refine(landscape: Smooth, x: ArrayLike, image: ArrayLike, rho: float) -> Hal
     BadInput
         If it reaches none, or for unusable arguments, as in :func:`find_hallucinated`.
     """
-    rho, start = check_rho(rho), check_point("x", x, landscape.dim)
-    system = Lagrange(landscape, stationary_image(landscape, image), rho)
-    end = solve(system, system.lift(start))[:-1]
-    point = _checked(system, end) if np.isfinite(end).all() else None
-    if point is None:
+    start = check_point("x", x, landscape.dim)
+    found = find_hallucinated(landscape, image, rho, starts=start[None])
+    if not found:
         raise BadInput(
-            f"no hallucinated point near x = {start} for rho = {rho}: Newton's method ends at "
-            f"{end}; start closer, or search with find_hallucinated"
+            f"no hallucinated point near x = {start} for rho = {rho}: Newton's method reaches none "
+            "from there; start closer, or search with find_hallucinated"
         )
-    return point
+    return found[0]
 
 
 def two_point_guess(landscape: Smooth, x_c: ArrayLike, image: ArrayLike, rho: float) -> Array:
