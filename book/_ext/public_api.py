@@ -24,10 +24,11 @@ ITEM = re.compile(r"(?:[-*] )?(``.+?``|\**[\w., *]+?) ?: (.*)")
 # In the order of the floors: what a module stands on comes before it.
 MODULES = [
     *["errors", "landscapes.symbolic", "dynamics.rules", "dynamics.trajectories"],
-    *["diagnostics.verdicts", "points.search", "points.continuation"],
+    *["diagnostics.verdicts", "points.search", "points.continuation", "points.linearisation"],
     *["points.stability", "optim.sam", "optim.monitor", "certify.certificate"],
     *["certify.exact_network", "training.data", "training.models", "training.spec"],
-    *["training.loop", "experiments.measures", "experiments.lanczos", "experiments.sweeps"],
+    *["training.loop", "training.torch_loss", "experiments.measures", "experiments.lanczos"],
+    "experiments.sweeps",
     *["experiments.executors", "experiments.records", "experiments.reproduction", "lab"],
 ]
 

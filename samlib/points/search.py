@@ -3,7 +3,7 @@
 The search is constrained optimisation (:mod:`samlib.points.lagrange`): the points with image x_*
 are the critical points of f on the sphere S_ρ(x_*) at which the gradient points inward. Everything
 here takes a :class:`samlib.Landscape` or any object of the same kind, such as
-:class:`samlib.landscapes.torch_loss.TorchLoss`.
+:class:`samlib.training.torch_loss.TorchLoss`.
 """
 
 from __future__ import annotations
