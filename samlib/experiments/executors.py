@@ -51,9 +51,19 @@ def processes(workers: int) -> Iterator[Executor]:
 
 @contextmanager
 def dask(scheduler: str | None = None, workers: int = 1) -> Iterator[Executor]:
-    """The Dask cluster whose scheduler has this address, or one of ``workers`` processes here.
+    """A Dask cluster.
 
-    BadInput if ``distributed`` is not installed or no scheduler answers.
+    Parameters
+    ----------
+    scheduler : str, optional
+        The address of its scheduler; without one, the cluster is started on this machine ...
+    workers : int
+        ... with so many processes.
+
+    Raises
+    ------
+    BadInput
+        If ``distributed`` is not installed or no scheduler answers.
     """
     check_whole("workers", workers, 1, 1024)
     try:

@@ -293,11 +293,26 @@ def read_records(name: StrPath, curves: bool = False) -> pandas.DataFrame:
 
 
 def read_curves(name: StrPath, run_id: str) -> dict[str, NDArray[np.float64]]:
-    """The curves of one run of an experiment, which is named as in :func:`read_records`.
+    """The curves of one run.
 
-    They are arrays of equal length: ``step``, ``loss``, ``grad_norm``, ``shifted_loss`` and
-    ``shifted_grad_norm`` (f and ‖∇f‖ at x⁺), and ``grad_ratio``, which follows from them. What an
-    experiment measured besides lies with them, in shapes of its own.
+    Parameters
+    ----------
+    name : str or path
+        The experiment, named as in :func:`read_records`.
+    run_id : str
+        The id of the run.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Arrays of equal length, float64: ``step``, ``loss`` and ``grad_norm``, ``shifted_loss`` and
+        ``shifted_grad_norm`` (f and ‖∇f‖ at x⁺), and ``grad_ratio``, which follows from them. What
+        an experiment measured besides lies with them, in shapes of its own.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the run has no curves.
     """
     found = {k: v.astype(np.float64) for k, v in array_store.read(located(name), run_id).items()}
     if {"grad_norm", "shifted_grad_norm"} <= set(found):

@@ -86,11 +86,28 @@ def recorded() -> list[tuple[str, records.Record]]:
 def reproduce(
     claim: str | None = None, runs: int = 3, seed: int | None = None, **kw: Any
 ) -> Iterator[Repeat]:
-    """Train again ``runs`` of the runs that a claim rests on, or of all recorded runs.
+    """Train recorded runs again, and compare them with their records.
 
-    They are drawn at random, or by ``seed``, and each is yielded as it ends. Other keywords are
-    those of :func:`samlib.training.loop.train_many`. BadInput if there is no such claim; it then
-    names those that there are. A claim that rests on no recorded run yields nothing.
+    Parameters
+    ----------
+    claim : str, optional
+        The id of a claim of the book, whose runs it is about; without one, all recorded runs.
+    runs : int
+        How many of them, at most; they are drawn at random.
+    seed : int, optional
+        Draws them; without one, anew each time.
+    **kw
+        Keywords of :func:`samlib.training.loop.train`.
+
+    Yields
+    ------
+    Repeat
+        Each run as it ends; none for a claim that rests on no recorded run.
+
+    Raises
+    ------
+    BadInput
+        If there is no such claim; it names those that there are.
     """
     check_whole("runs", runs)
     rests = recorded() if claim is None else ledger().resting_on(claim)

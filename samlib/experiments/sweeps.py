@@ -52,11 +52,26 @@ Work = Callable[[Chunk], Trained]
 
 
 def load(path: records.StrPath) -> tuple[dict[str, Any], list[RunSpec]]:
-    """Read an experiment file: its table and the specs of its runs, in the grid's order.
+    """Read an experiment file.
 
-    BadInput, before anything is built or trained, if the file cannot be read, holds a key that is
-    none or a value of the wrong kind, asks for no run or for more than MOST, or names an option
-    that RunSpec does not have.
+    Parameters
+    ----------
+    path : str or path
+        A TOML file, as the docstring of this module describes it.
+
+    Returns
+    -------
+    table : dict
+        What the file says.
+    specs : list of RunSpec
+        Its runs, in the grid's order.
+
+    Raises
+    ------
+    BadInput
+        Before anything is built or trained, if the file cannot be read, holds a key that is none
+        or a value of the wrong kind, asks for no run or for more than MOST, or names an option
+        that RunSpec does not have.
     """
     where = f"experiment {str(path)!r}"
     try:
@@ -137,10 +152,13 @@ def chunks(specs: Iterable[RunSpec], size: int = CHUNK) -> list[Chunk]:
 
 def _unrecorded(specs: Iterable[RunSpec], size: int, have: set[str]) -> list[Chunk]:
     """The chunks left to train. Untouched ones stay as they are, and so do their results' bits."""
-    every = chunks(specs, size)
-    missing = [[s for s in chunk if s.id not in have] for chunk in every]
-    whole = [m for m, chunk in zip(missing, every, strict=True) if len(m) == len(chunk)]
-    parts = [s for m, chunk in zip(missing, every, strict=True) if len(m) < len(chunk) for s in m]
+    whole, parts = list[Chunk](), Chunk()
+    for chunk in chunks(specs, size):
+        missing = [s for s in chunk if s.id not in have]
+        if missing == chunk:
+            whole.append(chunk)
+        else:
+            parts += missing
     return whole + chunks(parts, size)
 
 
@@ -288,15 +306,42 @@ def sweep(
     in_flight: int = IN_FLIGHT,
     **kw: Any,
 ) -> int:
-    """Train and record the runs that the folder ``out`` does not hold yet; return their number.
+    """Train and record the runs that a folder does not hold yet.
 
-    Without an ``executor`` the runs are trained here; with one, ``in_flight`` tasks are with it at
-    a time, each made of chunks of at most ``chunk`` runs. A sweep that was stopped goes on where it
-    was, and two sweeps on one folder share the work. Damaged records are set aside with a warning
-    and run again. ``progress`` is called with the number of runs recorded; ``measure`` names what
-    :mod:`samlib.experiments.measures` takes of each, and ``points`` of its curves are kept. Other
-    keywords are those of :func:`samlib.training.loop.train_many`. BadInput if the folder cannot be
-    written or a run cannot be trained; runs that have ended by then are recorded.
+    A sweep that was stopped goes on where it was, and two sweeps on one folder share the work.
+    Damaged records are set aside with a warning and run again.
+
+    Parameters
+    ----------
+    specs : iterable of RunSpec
+        The runs, for example those that :func:`load` reads from an experiment file.
+    out : str or path
+        The record folder, made if it is not there.
+    executor : concurrent.futures.Executor, optional
+        Who trains (:mod:`samlib.experiments.executors`); without one the runs are trained here.
+    progress : callable
+        Called with the number of runs recorded, each time.
+    measure : sequence of str
+        What :mod:`samlib.experiments.measures` takes of each run.
+    points : int
+        How many points of a run's curves are kept.
+    chunk, in_flight : int
+        How many runs are trained together at most, and how many tasks an executor has at a time.
+    **kw
+        Keywords of :func:`samlib.training.loop.train_many`.
+
+    Returns
+    -------
+    int
+        How many runs were trained and recorded.
+
+    Raises
+    ------
+    BadInput
+        If the folder cannot be written or a run cannot be trained; runs that have ended by then
+        are recorded.
+    WorkerDied
+        If the executor lost its workers.
     """
     specs = list(specs)
     for number, value in (("chunk", chunk), ("in_flight", in_flight)):

@@ -169,6 +169,8 @@ SEEN = "(1 converged, 2 hallucinated, 2 stalled)"
         ({"exactly": {"count": 1, "min": {"los": 1.0}}}, ": no run has a metric 'los'"),
         ({"every": {"min": {"only": 1.0}}}, ": run b has no metric 'only'"),
         ({"every": {"max": {"only": 1.0}}}, ": run b has no metric 'only'"),
+        ({"none": {"verdict": "converged", "min": {"only": 1}}}, ": run b has no metric 'only'"),
+        ({"every": {"min": {"loss": 9, "only": 1}}}, ": run b has no metric 'only'"),
         ({"of": 1, "where": {"rho": 1.0}, "every": {"min": {"odd": 1}}},
          ": metric 'odd' of run e is no number"),
         ({"of": 1, "where": {"rho": 1.0}, "every": {"min": {"flag": 1}}},
