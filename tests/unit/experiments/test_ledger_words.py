@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ledger import claims, pages
 from ledger.claims import Claim
 from ledger.evidence import Chapter, Context, Record, Stored, Test
 
 import samlib
 from samlib.errors import BadInput
+from samlib.experiments import records
 
 Entry = dict[str, Any]
 A: Entry = {"id": "a", "source": "ours", "statement": "It is so.", "kind": "theorem",
@@ -311,3 +313,38 @@ def test_a_report_may_begin_with_either_kind_of_suite(tmp_path: Path) -> None:
     for root in ("testsuite", "testsuites"):
         (tmp_path / "x.xml").write_text(f"<{root}/>")
         assert "0 of 0 tests" in claims.summary([], tmp_path / "x.xml")
+
+
+def test_the_runs_that_claims_rest_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of which a claim speaks, all that its tests read, each once, in the ledger's order."""
+    runs = {
+        name: [{"id": f"{name}{k}", "spec": {"rho": float(k)}, "verdict": "stalled", "metrics": {}}
+               for k in (1, 2)] for name in "rst"
+    }  # fmt: skip
+    monkeypatch.setattr(records, "read", lambda folder: runs[folder.name])
+    monkeypatch.setattr(claims, "PROJECT", tmp_path)
+    one = {"record": "r", "of": 1, "where": {"rho": 2.0}, "every": {"verdict": "stalled"}}
+    entries = [
+        A | {"evidence": [one, one, {"chapter": "index"}, STORED, {"test": TEST}]},
+        A | {"id": "b", "evidence": [{"test": TEST, "reads": ["t", "s"]}, one]},
+    ]
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "claims.yml").write_text(yaml.safe_dump(entries))
+    rest = {claim: [run["id"] for _, run in claims.resting_on(claim)] for claim in ("a", "b", None)}
+    assert rest["a"] == ["r2"]
+    assert rest["b"] == ["t1", "t2", "s1", "s2", "r2"]
+    assert rest[None] == ["r2", "t1", "t2", "s1", "s2"]
+    assert claims.resting_on("a") == [("r", runs["r"][1])]
+    assert [c.id for c in claims.find(None)] == ["a", "b"]
+    assert [c.id for c in claims.find("b")] == ["b"]
+    with pytest.raises(BadInput) as error:
+        claims.find("c")
+    assert str(error.value) == "claim 'c' is unknown; use one of a, b"
+    assert [item.again for item in claims.find("a")[0].evidence] == [
+        "",
+        "",
+        "",
+        'python -c "from samlib import Certificate; '
+        "print(Certificate.load('book/c.json').recheck())\"",
+        f"python -m pytest {TEST}",
+    ]
