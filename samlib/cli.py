@@ -156,11 +156,10 @@ _SHOWN = {
 def _sweep(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from samlib.experiments import records
-    from samlib.experiments import sweeps as sweep
+    from samlib.experiments import records, sweeps
 
     path = Path(args.experiment)
-    table, specs = sweep.load(path)
+    table, specs = sweeps.load(path)
     if not args.out and len(path.resolve().parents) < 2:
         raise BadInput(f"{path} lies in no folder beside which records could lie; give --out")
     out = args.out or path.resolve().parents[1] / "records" / path.stem
@@ -170,8 +169,8 @@ def _sweep(args: argparse.Namespace) -> int:
     kept = {k: table[k] for k in ("measure", "points", "chunk") if k in table}
     try:
         with _executor(args) as where, tqdm(total=len(specs), unit="run", disable=None) as bar:
-            done = sweep.sweep(specs, out, **where, progress=bar.update, **kept, **_machine(args))
-    except sweep.WorkerDied as error:
+            done = sweeps.sweep(specs, out, **where, progress=bar.update, **kept, **_machine(args))
+    except sweeps.WorkerDied as error:
         print(f"samlib: error: {error}", file=sys.stderr)
         return 1
     ids = {s.id for s in specs}

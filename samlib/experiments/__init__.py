@@ -1,1 +1,1 @@
-"""Sweeps of runs, their records and measures, and the ledger of claims that rests on them."""
+"""Sweeps of runs, their records as tables, what is measured of them, and their reproduction."""
