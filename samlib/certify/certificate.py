@@ -47,6 +47,11 @@ NUMBERS = {
     **dict.fromkeys(("loss", "image_loss", "constant_loss"), -math.inf),
 }
 NEEDED = ("radius", "box_radius", "grad_norm", "seconds")  # all others may be None
+# What reading a file that is no certificate may end in.
+UNREADABLE = (
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError),
+    RecursionError,  # brackets in brackets
+)
 DECIMAL = re.compile(r"-?\d{1,400}(\.\d{1,400})?(e[+-]?\d{1,3})?")
 SINGULAR = 1e-11  # a smallest singular value below this times the largest is taken for 0
 
@@ -190,15 +195,7 @@ class Certificate(Claims):
             raise BadInput(f"{path} is no file; give a certificate, a JSON file")
         try:
             return cls._from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (
-            ValueError,
-            LookupError,
-            TypeError,
-            AttributeError,
-            ArithmeticError,
-            OSError,
-            RecursionError,
-        ) as error:
+        except UNREADABLE as error:
             said = str(error) if isinstance(error, BadInput) else repr(error)
             raise BadInput(f"{path} is no certificate: {said}; make it with prove") from error
 
@@ -338,7 +335,8 @@ def _shifted_gradient(landscape: Any, rho: Fraction) -> ShiftedGradient:
     """F in balls, of a loss that has a Hessian in balls."""
     if not getattr(landscape, "smooth", True):
         raise NotCertified("kink", "the loss has kinks (Abs, Max, Piecewise, …), so no Hessian")
-    if not (hasattr(landscape, "derivatives") or hasattr(landscape, "ball_hess")):
+    balls = hasattr(landscape, "derivatives") or hasattr(landscape, "ball_hess")
+    if not (balls and hasattr(landscape, "dim")):
         raise BadInput(f"{landscape!r} has no ball arithmetic; give a Landscape or a NetworkLoss")
     return ShiftedGradient(landscape, ball(rho))
 
@@ -357,10 +355,11 @@ def _root(f: ShiftedGradient, x_h: Floats, radius: float, digits: int) -> tuple[
         x, last, size = _middles(x - move), size, float(np.linalg.norm(midpoints(move)))
         if last == math.inf:
             ratio = float(np.linalg.norm(midpoints(residual))) / float(here.norm.mid())
+        if size >= last and last < 1e-6 * rho:
+            raise NotCertified("precision", "Newton's iteration does not settle; raise bits")
         if not (size < min(last, rho / 10) and np.linalg.norm(midpoints(x) - x_h) < rho / 10):
-            raise NotCertified(
-                "image not stationary", f"‖∇f(x⁺)‖ is {ratio:.3g} times ‖∇f(x)‖ at x_h"
-            )
+            said = f"‖∇f(x⁺)‖ is {ratio:.3g} times ‖∇f(x)‖ at x_h"
+            raise NotCertified("image not stationary", said)
     return tuple(v.str(digits, radius=False) for v in x)
 
 
@@ -378,13 +377,14 @@ def _check_regular(here: Linearisation, residual: Array, rho: float) -> None:
         raise NotCertified("stationary", f"‖∇f‖ = {norm:.3g} at x_h: it is a critical point")
     if not (finite(residual) and finite(here.H_image)):
         raise NotCertified("not finite", "∇f or its derivative is not finite at x⁺")
-    for reason, name, matrix, least in (
+    for reason, name, matrix, floor in (
         ("degenerate image", "H_*", here.H_image, scale),
         ("singular S", "M, whose determinant is det S,", here.M, 0.0),
     ):
         values = np.linalg.svd(midpoints(matrix), compute_uv=False)
-        if not values[-1] > SINGULAR * max(values[0], least):
-            spread = f"from {values[-1]:.3g} to {values[0]:.3g}"
+        if not values[-1] > SINGULAR * max(values[0], floor):
+            least = 0.0 if values[-1] < 1e-15 else values[-1]  # no more than x_h's rounding
+            spread = f"from {least:.3g} to {values[0]:.3g}"
             raise NotCertified(reason, f"{name} has singular values {spread}")
 
 

@@ -29,11 +29,13 @@ from samlib.certify.enclosures import (
 
 
 class NotCertified(Exception):
-    """There is no proof. ``reason`` is a short name for why; the message says it with numbers.
+    """There is no proof; the message says why with numbers.
 
-    Reasons: ``kink``, ``not finite``, ``stationary``, ``image not stationary``,
-    ``degenerate image``, ``singular S``, ``too far``, ``precision``, and for stored certificates
-    ``not reproduced``.
+    Attributes
+    ----------
+    reason : str
+        ``kink``, ``not finite``, ``stationary``, ``image not stationary``, ``degenerate image``,
+        ``singular S``, ``too far``, ``precision``, or for stored certificates ``not reproduced``.
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -45,8 +47,12 @@ class NotCertified(Exception):
 class Basin:
     """Where SAM certainly converges to x_h.
 
-    Any start with ‖x − x_h‖ ≤ ``radius`` (Euclidean) does so, for every 0 < η ≤ ``eta``. ``box`` is
-    the half-width of the box around the centre over which A was enclosed to prove it.
+    Attributes
+    ----------
+    radius, eta : float
+        It does from any start with ‖x − x_h‖ ≤ radius (Euclidean), for every 0 < η ≤ eta.
+    box : float
+        Half-width of the box around the centre over which A was enclosed to prove it.
     """
 
     radius: float

@@ -31,6 +31,7 @@ from samlib.certify.enclosures import (  # noqa: E402
 )
 from samlib.certify.exact_network import NetworkLoss  # noqa: E402
 from samlib.certify.proof import (  # noqa: E402
+    Basin,
     NotCertified,
     Proof,
 )
@@ -515,6 +516,13 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("double-well-2d", {"rho": "1e-400"}),
     ("double-well-2d", {"rho": None}),
     ("double-well-2d", {"rho": [1]}),
+    # the same number, but not as it is saved
+    ("double-well-2d", {"rho": "12/10"}),
+    ("double-well-2d", {"rho": 1.2}),
+    ("double-well-2d", {"inertia": [2, 0]}),
+    ("double-well-2d", {"grad_norm": "0.1919998"}),
+    (MISSING, {"landscape.decay": "0.03"}),
+    (MISSING, {"landscape.decay": 0.03}),
     # numbers that are none
     *[("double-well-2d", {key: value}) for key in ("eta_max", "min_real_part", "grad_norm")
       for value in (NAN, INF, -INF, "0.1", [0.1], True, 10**400)],
@@ -542,6 +550,7 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
     *[("double-well-2d", {"landscape.expr": value})
       for value in (None, 7, "", "x**", "x*", "9**9**9**9*x*y", "sqrt(x**2) + y**2", "x**q")],
     ("double-well-2d", {"landscape.name": None}),
+    ("double-well-2d", {"landscape.expr": ["x**2"]}),
     ("double-well-2d", {"landscape.more": 1}),
     ("double-well-2d", {"unknown": 1}),
     ("double-well-2d", {"format": 2}),
@@ -657,9 +666,21 @@ def test_only_what_describes_a_certificate_may_be_missing(tmp_path: Path, key: s
 
 def test_a_certificate_of_impossible_values_cannot_be_made_in_python_either() -> None:
     c = Certificate.load(FOLDER / "double-well-2d.json")
-    for change in ({"rho": Fraction(-6, 5)}, {"radius": NAN}, {"bits": -5}, {"centre": ("a", "b")}):
-        with pytest.raises(BadInput):
-            dataclasses.replace(c, **change)
+    impossible: dict[str, list[Any]] = {
+        "rho": [Fraction(-6, 5)],
+        "radius": [NAN, 0, 1.0],  # 1 is more than the box
+        "bits": [-5, True],
+        "centre": [("a", "b"), ("1e999", "0"), ("0.2",)],
+        "inertia": [Inertia(3, 0), Inertia(3, -1)],
+        "live_units": [1],
+        "eta_max": [NAN, 0.0],
+        "basin": [Basin(NAN, 0.1, 0.1), Basin(0.1, 0.0, 0.1)],
+        "data": [{"set": None, "classes": None, "features": None, "n": 1, "sha256": "0"}],
+    }
+    for name, values in impossible.items():
+        for value in values:
+            with pytest.raises(BadInput):
+                dataclasses.replace(c, **{name: value})
 
 
 @pytest.mark.parametrize(
