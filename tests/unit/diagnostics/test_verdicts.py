@@ -106,6 +106,12 @@ def test_every_verdict_is_explained_even_without_numbers(name: str) -> None:
     assert len(explain(name, {"loss": 1.0, "grad_ratio": None})) > 30
 
 
+def test_an_explanation_shows_the_numbers_of_a_record_and_marks_what_is_missing() -> None:
+    metrics = {"loss": 0.0, "grad_ratio": None, "stall": "chaotic", "steps": 3}
+    text = explain("stalled", metrics)
+    assert "the loss stays at 0 and GradRatio is ?." in text
+
+
 # Each threshold from both sides. The numbers are written out here, not taken from the table.
 JUST = 1e-5
 B = float(np.log(10))
