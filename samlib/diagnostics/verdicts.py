@@ -176,7 +176,14 @@ def verdict(trace: Trace, limits: Thresholds = THRESHOLDS) -> str:
     larger of baseline and first loss; ``converged``, progress p > 0.8 (see :attr:`Trace.progress`)
     or both gradients below 1e-6; ``hallucinated``, p < 0.2, GradRatio < 0.1 and ‖∇f(x)‖ > 0.01
     throughout; ``stalled``, p < 0.2. Otherwise ``running``: more steps, or a gradient descent
-    twin, may decide it. The numbers are those of ``limits``.
+    twin, may decide it.
+
+    Parameters
+    ----------
+    trace : Trace
+        The scalars of the run, one entry a step.
+    limits : Thresholds
+        The numbers above.
     """
     curves = (trace.loss, trace.grad_norm, trace.shifted_grad_norm, trace.grad_ratio)
     loss, norms, shifted, ratio = (curve[trace.tail] for curve in curves)

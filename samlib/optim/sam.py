@@ -60,7 +60,13 @@ _eager: Callable[[_F], _F] = torch.compiler.disable
 
 
 def ramp(steps: int) -> Callable[[int], float]:
-    """A ``rho_schedule``: the radius grows linearly from 0 to ρ in ``steps`` steps, then stays."""
+    """A ``rho_schedule``: the radius grows linearly from 0 to ρ in ``steps`` ≥ 1 steps, then stays.
+
+    Returns
+    -------
+    callable
+        t → min(1, t/``steps``), a factor on ρ.
+    """
     return partial(_ramp, check_number("steps", steps, 1, remedy="give the ramp's length in steps"))
 
 
