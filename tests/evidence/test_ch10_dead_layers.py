@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import torch
-from figures import shapes
+from figures.ch10 import critical_radius
 
 from samlib.dynamics import rules
 from samlib.errors import BadInput
@@ -16,7 +16,6 @@ from samlib.experiments import measures, records
 from samlib.training import loop
 from samlib.training.spec import Run, RunSpec
 
-RECORDS = Path(__file__).parents[2] / "book" / "records"
 SPEC = RunSpec(
     n=100, width=4, activation="relu", lr=0.1, rho=1.0, seed=3, steps=3000, dtype="float64"
 )
@@ -106,36 +105,30 @@ def _bias_block(run: Run, f: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.asarray((np.diag(pi) - np.outer(pi, pi)) @ m)
 
 
-def _runs(values: dict[float, float]) -> list[dict[str, Any]]:
-    return [{"spec": {"rho": r}, "metrics": {"progress": p}} for r, p in values.items()]
+def _runs(values: dict[float, float]) -> pandas.DataFrame:
+    return pandas.DataFrame(values.items(), columns=["rho", "progress"])
 
 
 def test_the_critical_radius_by_hand() -> None:
-    found = shapes.critical_radius(_runs({4.0: 0.1, 0.0: 1.0, 1.0: 0.9, 2.0: 0.3}))
+    found = critical_radius(_runs({4.0: 0.1, 0.0: 1.0, 1.0: 0.9, 2.0: 0.3}))
     assert found == pytest.approx(2 ** (2 / 3))  # 0.4 of the way down 0.6, in log ρ
-    assert shapes.critical_radius(_runs({1.0: 0.9, 2.0: 0.1, 4.0: 0.9})) == pytest.approx(2**0.5)
+    assert critical_radius(_runs({1.0: 0.9, 2.0: 0.1, 4.0: 0.9})) == pytest.approx(2**0.5)
     for values in ({1.0: 0.9, 2.0: 0.6}, {1.0: 0.4, 2.0: 0.1}):
         with pytest.raises(BadInput, match="1/2"):
-            shapes.critical_radius(_runs(values))
+            critical_radius(_runs(values))
 
 
 def test_the_critical_radius_grows_with_the_width_and_not_with_the_minimizer() -> None:
-    runs = records.read(RECORDS / "width-digits")
-    widths = [2, 4, 8, 16, 32, 64, 128]
-    found = np.array(
-        [
-            [shapes.critical_radius(records.select(runs, width=w, seed=s)) for s in range(3)]
-            for w in widths
-        ]
-    )
+    runs = records.read_records("width-digits")
+    by_seed = runs.groupby(["width", "seed"])
+    found = np.reshape([critical_radius(group) for _, group in by_seed], (7, 3))
     mean = found.mean(1)
     assert (np.diff(mean) > 0).all()
     assert found[-1].min() > 4 * found[0].max()
     assert (np.ptp(found, 1) < 0.35).all()
-    ends = [records.select(runs, width=w, rho=0.0) for w in widths]
-    norms = np.array([np.mean([r["metrics"]["norm"] for r in e]) for e in ends])
+    norms = runs[runs.rho == 0].groupby("width").norm.mean()
     assert norms.min() > 8.5
     assert norms.max() < 11
-    parameters = np.log([75 * w + 10 for w in widths])
+    parameters = np.log(75 * norms.index + 10)
     assert np.corrcoef(parameters, mean)[0, 1] ** 2 > 0.97
     assert np.corrcoef(np.log(norms), np.log(mean))[0, 1] ** 2 < 0.1
