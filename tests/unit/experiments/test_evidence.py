@@ -109,6 +109,7 @@ def test_a_chapter_and_its_anchor_must_exist(chapter: str, fault: str, book: Con
         ({"test": "test_two", "reads": ["there", "here"]}, ""),
         ({"test": "test_none"}, ""),
         ({"test": "test_none", "reads": ["here"]}, ""),  # through a helper of its file
+        ({"test": "NAME"}, "'tests/test_a.py::NAME' names no test: write path::test_…"),
         ({"test": "test_three"}, "tests/test_a.py has no test 'test_three'"),
         ({"test": "test_none", "reads": ["r"]},
          "tests/test_a.py does not name the record 'r' anywhere"),
