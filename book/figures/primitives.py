@@ -7,10 +7,12 @@ these few functions; what is a chapter's own lies in the module of that chapter.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from figures import style
 
 if TYPE_CHECKING:
-    import pandas
+    from samlib.training.spec import Run
 
 Curves = Mapping[str, NDArray[np.float64]]
 #: What a name looks like: marker and colour. Their order is that of legends.
@@ -166,3 +168,54 @@ def legend(fig: Figure, order: Iterable[Any] = (), **kw: Any) -> None:
     names += [n for n in seen if n not in names]
     kw.setdefault("ncols", len(names))
     fig.legend([seen[n] for n in names], names, loc="outside upper center", **kw)
+
+
+def table(runs: Iterable[Run]) -> pandas.DataFrame:
+    """Runs that were just trained, as :func:`samlib.read_records` tells of recorded ones."""
+    rows = [{**asdict(r.spec), **r.metrics, "verdict": r.verdict} for r in runs]
+    return pandas.DataFrame(rows)
+
+
+@style.house()
+def outcomes(
+    groups: Mapping[str, pandas.DataFrame], accuracy: bool = False, rotation: float = 45
+) -> Figure:
+    """Final loss (top) and GradRatio against ρ, a column for each title and its runs.
+
+    The marks tell the verdict. Dashed: the loss of the best constant guess; dotted: GradRatio 0.1.
+    ``accuracy`` adds a row with the runs' test accuracy, and a band from the least to the largest
+    loss of their twins, which took the same steps without SAM.
+    """
+    rows = {"loss": "final training loss $f(x)$", "grad_ratio": "GradRatio"}
+    if accuracy:
+        rows["test_accuracy"] = "test accuracy"
+    fig, axes = facets(groups, "rho", rows, rotation=rotation)
+    for column, runs in zip(axes.T, groups.values(), strict=True):
+        guide(column[0], y=runs.baseline.iloc[0], ls="--")
+        guide(column[1], y=0.1)
+        if accuracy:
+            band = {"color": style.GD, "alpha": 0.3, "lw": 0}
+            column[0].axhspan(runs.twin_loss.min(), runs.twin_loss.max(), **band)
+            column[2].set_yscale("linear")
+        column[-1].set_xlabel("radius $\\rho$")
+    return fig
+
+
+@style.house()
+def losses_and_gradients(runs: Mapping[str, Curves], baseline: float) -> Figure:
+    """Losses and gradient norms at x and at x⁺ over the steps of each run, a column a run.
+
+    ``runs`` maps a title to curves as :func:`samlib.experiments.records.read_curves` returns them.
+    """
+    fig, axes = panels(2, len(runs), 4.6)
+    for (top, bottom), (title, found) in zip(axes.T, runs.items(), strict=True):
+        curves(top, found, "loss", "f(x)")
+        curves(bottom, found, "grad_norm", "\\|∇f(x)\\|")
+        top.axhline(baseline, color=style.PALE, lw=1, ls="--", label="constant guess")
+        top.set_title(title)
+        bottom.set(xlabel="step", yscale="log")
+    axes[0, 0].set_ylabel("loss")
+    axes[1, 0].set_ylabel("gradient norm")
+    axes[0, 0].legend(loc="upper right")
+    axes[1, 0].legend(loc="lower left")
+    return fig

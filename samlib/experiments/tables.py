@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 WORDS = {
     "rho": "ρ",
     "lr": "learning rate",
+    "tau": "τ",
     "weight_decay": "λ",
     "width": "units",
     "label_noise": "wrong labels",

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
-from figures.training import sensitivity
+from figures.ch05 import sensitivity
 from numpy.typing import NDArray
 
 from samlib.diagnostics import verdicts as diagnostics
@@ -284,10 +285,15 @@ AT_OTHER_RATIOS = {
 
 @pytest.mark.parametrize("name", AT_OTHER_RATIOS)
 def test_counts_at_other_thresholds(name: str) -> None:
-    counts = sensitivity(records.with_curves(RECORDS / name))
+    counts = sensitivity(records.read_records(RECORDS / name, curves=True))
     assert tuple(counts.values()) == AT_OTHER_RATIOS[name]
 
 
 def test_counts_at_other_thresholds_over_all_records(known: Known) -> None:
-    counts = sensitivity((record, curves) for _, record, curves in known)
+    counts = sensitivity(
+        pandas.DataFrame(
+            [(record["verdict"], curves) for _, record, curves in known],
+            columns=["verdict", "curves"],
+        )
+    )
     assert counts == {"failing": 2577, "0.03": 1116, "0.1": 1434, "0.3": 1646}

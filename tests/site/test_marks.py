@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+import pandas
 import pytest
-from figures import deep, noise, remedy, strict, style, training
+from figures import ch05, ch07, primitives, strict, style
+from figures.primitives import OUTCOMES, VERDICTS
 from matplotlib.colors import to_hex
 
 from samlib.errors import BadInput
 
 
-@pytest.mark.parametrize("marks", [training.MARKS, noise.MARKS, strict.OUTCOMES])
+@pytest.mark.parametrize("marks", [VERDICTS, OUTCOMES, strict.OUTCOMES])
 def test_no_outcome_is_grey_and_no_two_look_alike(marks: dict[str, tuple[str, ...]]) -> None:
     assert style.PALE not in [mark[1] for mark in marks.values()]
     assert len({mark[0] for mark in marks.values()}) == len(marks)
@@ -21,24 +21,36 @@ def test_no_outcome_is_grey_and_no_two_look_alike(marks: dict[str, tuple[str, ..
 
 def test_a_verdict_looks_the_same_in_all_chapters() -> None:
     for name in ("converged", "running", "hallucinated", "diverged"):
-        assert noise.MARKS[name] == training.MARKS[name]
-    assert noise.MARKS["stalled: chaotic"] == training.MARKS["stalled"]
-    assert strict.OUTCOMES["learns"][1] == training.MARKS["converged"][1]
-    assert strict.OUTCOMES["strict"][1] == training.MARKS["hallucinated"][1]
+        assert OUTCOMES[name] == VERDICTS[name]
+    assert OUTCOMES["stalled: chaotic"] == VERDICTS["stalled"]
+    assert strict.OUTCOMES["learns"][1] == VERDICTS["converged"][1]
+    assert strict.OUTCOMES["strict"][1] == VERDICTS["hallucinated"][1]
 
 
-def run(rho: float, warm_start: float, loss: float, verdict: str = "converged") -> dict[str, Any]:
-    """A record with what the figures below read."""
-    spec = {"rho": rho, "warm_start": warm_start, "seed": 0}
+def run(rho: float, warm_start: float, loss: float, verdict: str = "converged") -> dict:
+    """A run with what the figures below read."""
+    setting = {"rho": rho, "warm_start": warm_start, "seed": 0, "verdict": verdict}
     metrics = {"loss": loss, "baseline": 2.3, "grad_ratio": 0.5, "test_accuracy": 0.4}
-    return {"spec": spec, "verdict": verdict, "metrics": metrics | {"twin_loss": loss / 2}}
+    return setting | metrics | {"twin_loss": loss / 2}
+
+
+def test_seeds_lie_side_by_side_about_equally_spaced_values() -> None:
+    runs = pandas.DataFrame({"rho": [1.0, 1.0, 8.0, 8.0], "seed": [3, 5, 3, 5]})
+    assert np.allclose(primitives.places(runs, "rho", 0.2), [-0.1, 0.1, 0.9, 1.1])
+
+
+def test_marks_leave_out_what_is_no_number() -> None:
+    fig, axes = primitives.panels(1, 1, 2)
+    primitives.marks(axes[0, 0], [0, 1, 2], [1, np.nan, 3], ["stalled", "stalled", "converged"])
+    drawn = {t.get_label(): list(t.get_ydata()) for t in fig.axes[0].get_lines()}
+    assert drawn == {"stalled": [1.0], "converged": [3.0]}
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 7])
 def test_warm_starts_of_any_few_radii(count: int) -> None:
     radii = [float(k + 1) for k in range(count)]
-    runs = [run(rho, w, 0.1 * rho + w) for rho in radii for w in (0.0, 0.5)]
-    fig = remedy.fractions({"digits": runs})
+    runs = pandas.DataFrame([run(rho, w, 0.1 * rho + w) for rho in radii for w in (0.0, 0.5)])
+    fig = ch07.fractions({"digits": runs})
     lines = [t for t in fig.axes[0].get_lines() if t.get_marker() == "None"]
     medians = [t.get_ydata() for t in lines if t.get_linestyle() == "-"]
     wanted = [[0.1 * rho, 0.1 * rho + 0.5] for rho in radii]
@@ -48,14 +60,15 @@ def test_warm_starts_of_any_few_radii(count: int) -> None:
 
 
 def test_more_radii_than_marks_are_refused() -> None:
+    runs = pandas.DataFrame([run(float(k), 0.0, 1.0) for k in range(8)])
     with pytest.raises(BadInput, match=r"8 radii.*at most 7"):
-        remedy.fractions({"digits": [run(float(k), 0.0, 1.0) for k in range(8)]})
+        ch07.fractions({"digits": runs})
 
 
 def test_outcomes_show_twins_and_accuracy_when_asked() -> None:
-    runs = [run(0.5, 0.0, 1.0), run(2.0, 0.0, 2.0, "stalled")]
-    assert len(deep.outcomes({"a": runs}).axes) == 2
-    loss, _, accuracy = deep.outcomes({"a": runs}, accuracy=True).axes
+    runs = pandas.DataFrame([run(0.5, 0.0, 1.0), run(2.0, 0.0, 2.0, "stalled")])
+    assert len(primitives.outcomes({"a": runs}).axes) == 2
+    loss, _, accuracy = primitives.outcomes({"a": runs}, accuracy=True).axes
     (band,) = loss.patches
     assert (band.get_y(), band.get_y() + band.get_height()) == (0.5, 1.0)
     assert [y for t in accuracy.get_lines() for y in t.get_ydata()] == [0.4, 0.4]
@@ -67,9 +80,9 @@ def test_ratios_counts_the_largest_of_the_tail() -> None:
     ratio = np.where(late, 0.02, 9.0)
     ratio[98] = 0.2
     curves = {"step": step, "grad_norm": np.ones(101), "shifted_grad_norm": ratio}
-    panels = {"a": [(run(1.0, 0.0, 2.0, name), curves) for name in ("stalled", "converged")]}
-    fig = training.ratios(panels)
+    runs = pandas.DataFrame({"verdict": ["stalled", "converged"], "curves": [curves, curves]})
+    fig = ch05.ratios({"a": runs})
     tall = [p for p in fig.axes[0].patches if p.get_height() > 0]
     assert len(tall) == 1  # a converged run does not count
     assert tall[0].get_x() <= 0.2 < tall[0].get_x() + tall[0].get_width()
-    assert to_hex(tall[0].get_facecolor()) == training.MARKS["stalled"][1].lower()
+    assert to_hex(tall[0].get_facecolor()) == VERDICTS["stalled"][1].lower()

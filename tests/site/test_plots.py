@@ -13,11 +13,11 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from figures import training
+from figures import ch05
 from figures.contents import contents
 from matplotlib.figure import Figure
 
-from samlib.experiments import records
+from samlib import read_records
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,8 +78,8 @@ def test_rounding_errors_around_zero_are_no_difference() -> None:
 
 def test_the_cliff_draws_the_loss_of_the_runs() -> None:
     """Not that of gradient descent: the curve's points are the final losses in the records."""
-    runs = records.read(ROOT / "book" / "records" / "mnist-cliff")
-    fig = training.cliff(runs)
+    runs = read_records("mnist-cliff")
+    fig = ch05.cliff(runs)
     drawn = {
         (round(float(x), 9), round(float(y), 9))
         for ax in fig.axes
@@ -87,7 +87,7 @@ def test_the_cliff_draws_the_loss_of_the_runs() -> None:
         for x, y in (artist.get_xydata() if artist in ax.lines else artist.get_offsets())
     }
     plt.close(fig)
-    losses = {round(run["metrics"]["loss"], 9) for run in runs}
+    losses = {round(loss, 9) for loss in runs.loss}
     assert losses <= {y for _, y in drawn}
 
 

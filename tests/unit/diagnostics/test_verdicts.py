@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
-from figures.training import sensitivity
+from figures.ch05 import sensitivity
 
 from samlib.diagnostics.verdicts import (
     RUNNING,
@@ -83,10 +84,10 @@ def test_stalls_are_told_apart() -> None:
 def test_sensitivity_counts_by_hand() -> None:
     """Six failing runs of 101 steps, three of the last five kept, one of them above the rest."""
 
-    def run(name: str, ratio: float, norm: float = 0.2) -> tuple[dict, dict]:
+    def run(name: str, ratio: float, norm: float = 0.2) -> tuple[str, dict]:
         step, norms = np.array([0.0, 95, 96, 98, 100]), np.full(5, norm)
         shifted = np.array([9, 9, ratio, 0.5 * ratio, 0.5 * ratio]) * norm  # the tail: 96 to 100
-        return {"verdict": name}, {"step": step, "grad_norm": norms, "shifted_grad_norm": shifted}
+        return name, {"step": step, "grad_norm": norms, "shifted_grad_norm": shifted}
 
     runs = [
         run("hallucinated", 0.02),
@@ -97,8 +98,9 @@ def test_sensitivity_counts_by_hand() -> None:
         run("stalled", 0.2, 0.005),  # ∇f(x) vanishes too
         run("running", 0.02),
     ]
-    assert sensitivity(runs) == {"failing": 6, "0.03": 2, "0.1": 3, "0.3": 5}
-    assert sensitivity(runs, (0.15,)) == {"failing": 6, "0.15": 4}
+    table = pandas.DataFrame(runs, columns=["verdict", "curves"])
+    assert sensitivity(table) == {"failing": 6, "0.03": 2, "0.1": 3, "0.3": 5}
+    assert sensitivity(table, (0.15,)) == {"failing": 6, "0.15": 4}
 
 
 @pytest.mark.parametrize("name", ["converged", "hallucinated", "stalled", "diverged", "running"])

@@ -6,8 +6,9 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
-from figures.training import sensitivity
+from figures.ch05 import sensitivity
 
 from samlib.diagnostics import verdicts
 from samlib.diagnostics.verdicts import (
@@ -154,13 +155,13 @@ UNIT_NORM = 1 - 1e-12  # with ε it is 1, so that GradRatio is the norm at x⁺
 
 def failing(
     name: str, ratios: dict[int, float], norm: float = UNIT_NORM
-) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """A record, and its curves with this GradRatio at these steps."""
+) -> tuple[str, dict[str, np.ndarray]]:
+    """A verdict, and its curves with this GradRatio at these steps."""
     assert UNIT_NORM + 1e-12 == 1
     shifted = np.array(list(ratios.values())) * (norm + 1e-12)
     norms = np.full(len(ratios), norm)
     step = np.array(list(ratios), float)
-    return {"verdict": name}, {"step": step, "grad_norm": norms, "shifted_grad_norm": shifted}
+    return name, {"step": step, "grad_norm": norms, "shifted_grad_norm": shifted}
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,8 @@ def test_sensitivity_on_its_edges(
     name: str, ratios: dict[int, float], norm: float, at: float, due: int
 ) -> None:
     first = failing("converged", {100: 0.0})  # does not count, and ends nothing
-    got = sensitivity([first, failing(name, ratios, norm)], (at,))
+    runs = [first, failing(name, ratios, norm)]
+    got = sensitivity(pandas.DataFrame(runs, columns=["verdict", "curves"]), (at,))
     assert got == {"failing": 1, f"{at:g}": due}
 
 
