@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
-from figures import strict as plots
-from figures.windows import window
+from figures import ch05b as plots
+from figures.ch05b import window
 
 from samlib.certify.certificate import Certificate
 from samlib.certify.exact_network import NetworkLoss
@@ -94,8 +95,8 @@ OUTCOMES = [
 @pytest.mark.parametrize(("name", "change"), OUTCOMES)
 def test_the_edges_of_a_recorded_outcome(name: str, change: dict[str, Any]) -> None:
     metrics = {"loss": 1.0, "grad_ratio": 1.0, "grad_norm": 0.1, "progress": 0.5} | change
-    run = {"verdict": metrics.pop("verdict", "running"), "metrics": metrics}
-    assert plots.outcome(run) == name
+    run = pandas.DataFrame([{"verdict": "running"} | metrics])
+    assert list(plots.outcome(run)) == [name]
 
 
 @pytest.mark.parametrize(

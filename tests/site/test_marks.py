@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas
 import pytest
-from figures import ch05, ch07, primitives, strict, style
+from figures import ch05, ch05b, ch07, primitives, style
 from figures.primitives import OUTCOMES, VERDICTS
 from matplotlib.colors import to_hex
 
 from samlib.errors import BadInput
 
 
-@pytest.mark.parametrize("marks", [VERDICTS, OUTCOMES, strict.OUTCOMES])
+@pytest.mark.parametrize("marks", [VERDICTS, OUTCOMES, ch05b.OUTCOMES])
 def test_no_outcome_is_grey_and_no_two_look_alike(marks: dict[str, tuple[str, ...]]) -> None:
     assert style.PALE not in [mark[1] for mark in marks.values()]
     assert len({mark[0] for mark in marks.values()}) == len(marks)
@@ -23,8 +23,8 @@ def test_a_verdict_looks_the_same_in_all_chapters() -> None:
     for name in ("converged", "running", "hallucinated", "diverged"):
         assert OUTCOMES[name] == VERDICTS[name]
     assert OUTCOMES["stalled: chaotic"] == VERDICTS["stalled"]
-    assert strict.OUTCOMES["learns"][1] == VERDICTS["converged"][1]
-    assert strict.OUTCOMES["strict"][1] == VERDICTS["hallucinated"][1]
+    assert ch05b.OUTCOMES["learns"][1] == VERDICTS["converged"][1]
+    assert ch05b.OUTCOMES["strict"][1] == VERDICTS["hallucinated"][1]
 
 
 def run(rho: float, warm_start: float, loss: float, verdict: str = "converged") -> dict:
