@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 
 import samlib
 from samlib.errors import BadInput
-from samlib.experiments import records
+from samlib.experiments import array_store, records
 from samlib.training import provenance
 
 Record = dict[str, Any]
@@ -114,6 +115,22 @@ def test_runs_that_cannot_be_written_leave_no_trace(
     monkeypatch.undo()
     assert add(tmp_path, 2.0).read_bytes().startswith(before)
     assert len(records.read(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("act", [records.repair, records.pack])
+def test_a_full_disk_is_named_with_its_folder(
+    act: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = add(tmp_path, 1.0, 2.0)
+    path.write_bytes(path.read_bytes() + b"[]\n")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(array_store, "put", full)
+    with pytest.raises(BadInput) as error:
+        act(tmp_path)
+    assert str(error.value).startswith(f"output folder {str(tmp_path)!r} cannot be written")
 
 
 def test_a_folder_is_made_once_and_kept(tmp_path: Path) -> None:
