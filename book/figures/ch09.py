@@ -238,7 +238,7 @@ def by_length(runs: pandas.DataFrame) -> Figure:
 
     Dotted: the thresholds of the verdicts.
     """
-    fig, axes = primitives.panels(2, len(RULES), 4.2)
+    fig, axes = primitives.panels(2, len(RULES), 4.2, sharex=True)
     for (top, bottom), (rule, title) in zip(axes.T, RULES.items(), strict=True):
         mine = runs[runs.rule == rule]
         for ax, metric in ((top, "progress"), (bottom, "grad_ratio")):
