@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from figures import primitives, style
-from figures.existence import Array, beside, dots, plane, wide
+from figures.primitives import Array, beside, dots, plane, wide
 from samlib.dynamics import rules
 from samlib.dynamics.trajectories import grid, trajectory
 

@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from figures import primitives, style
-from figures.existence import Array, beside, dots, wide
-from figures.primitives import VERDICTS
+from figures.primitives import VERDICTS, Array, beside, dots, wide
 from samlib.errors import BadInput
 from samlib.experiments import lanczos
 from samlib.points.linearisation import ascend, linearise

@@ -6,7 +6,7 @@ these few functions; what is a chapter's own lies in the module of that chapter.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +15,24 @@ import numpy as np
 import pandas
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from figures import style
 
 if TYPE_CHECKING:
+    from samlib import Landscape
+    from samlib.points.search import CriticalPoint
     from samlib.training.spec import Run
 
-Curves = Mapping[str, NDArray[np.float64]]
+Array = NDArray[np.float64]
+Grid = tuple[Array, Array]
+Curves = Mapping[str, Array]
 #: What a name looks like: marker and colour. Their order is that of legends.
 Looks = Mapping[Any, tuple[str, str]]
 
+ABOVE, BELOW = "#9CCAE8", "#F3C08B"  # pale forms of two colours, for cells and bars
 # shape and colour both tell the verdict; grey is left to guides
 VERDICTS: Looks = {
     "converged": ("o", style.GD),
@@ -134,6 +140,92 @@ def facets(
         ax.set_ylabel(words)
     legend(fig, looks)
     return fig, axes
+
+
+def wide(height: float) -> tuple[Figure, Axes]:
+    """One pair of axes with room for a legend on the right."""
+    return plt.subplots(figsize=(style.WIDTH, height))
+
+
+def beside(ax: Axes) -> None:
+    """Put the legend to the right of the axes."""
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+
+
+def plane(ax: Axes, axes: Grid, values: Array, levels: int = 16) -> None:
+    """Grey contours of f, equally spaced in the rank of its values so that flat parts show.
+
+    ``axes`` are the coordinates of a grid, and ``values`` those of f there in the order of
+    ``imshow``.
+    """
+    chosen = np.unique(np.quantile(values, np.linspace(0.01, 0.99, levels)))
+    ax.contour(*axes, values, levels=chosen, colors="0.8", linewidths=0.6, linestyles="solid")
+    ax.set(xlabel="$x$", ylabel="$y$", aspect="equal")
+    ax.set(xlim=axes[0][[0, -1]], ylim=axes[1][[0, -1]])
+
+
+def contours(ax: Axes, f: Landscape, n: int, levels: int = 16, box: Any = None) -> None:
+    """:func:`plane` of a landscape over its box, or another, sampled at n × n points."""
+    axes = lattice(f.box if box is None else box, n)
+    plane(ax, axes, f.f(np.stack(np.meshgrid(*axes), -1)), levels)
+
+
+def lattice(box: Any, n: int) -> Grid:
+    """The coordinates of n × n points over a box."""
+    across, up = (np.linspace(low, high, n) for low, high in box)
+    return across, up
+
+
+def circle(ax: Axes, centre: ArrayLike, radius: float, **look: Any) -> None:
+    """A circle in data coordinates."""
+    angle = np.linspace(0, 2 * np.pi, 361)
+    x, y = np.asarray(centre, dtype=float)
+    shown: dict[str, Any] = {"color": style.GD, "lw": 1.2} | look
+    ax.plot(x + radius * np.cos(angle), y + radius * np.sin(angle), **shown)
+
+
+def dots(
+    ax: Axes, points: ArrayLike, marker: str, color: str, label: str | None = None, box: Any = None
+) -> None:
+    """Markers with a white rim above the curves, of the points (n, 2) that lie in ``box``.
+
+    No points, no entry in the legend.
+    """
+    at = np.reshape(np.asarray(points, dtype=float), (-1, 2))
+    if box is not None:
+        low, high = np.transpose(box)
+        at = at[((low <= at) & (at <= high)).all(1)]
+    look: dict[str, Any] = {"mec": "white", "mew": 0.8, "ms": 13 if marker == "*" else 8}
+    if len(at):
+        ax.plot(*at.T, marker, color=color, zorder=5, label=label, **look)
+
+
+def pairs(
+    critical: Sequence[CriticalPoint], sides: ArrayLike, filled: ArrayLike, names: Sequence[str]
+) -> Figure:
+    """A matrix of the ordered pairs of critical points: colour by side, a cross where filled.
+
+    ``sides`` (±1) and ``filled`` go through the pairs as ``itertools.permutations`` does; ``names``
+    are the meanings of −1, of +1 and of a cross.
+    """
+    others = ~np.eye(len(critical), dtype=bool)
+    colours, crosses = np.zeros(others.shape), np.zeros(others.shape, dtype=bool)
+    colours[others], crosses[others] = sides, filled
+    with style.house():
+        fig, ax = wide(4.4)
+        ax.imshow(colours, cmap=ListedColormap([BELOW, "white", ABOVE]), vmin=-1, vmax=1)
+        rows, columns = np.nonzero(crosses)
+        ax.plot(columns, rows, "X", color="black", ms=7)
+        kinds = [f"{c.kind[:3]} ({c.x[0]:.1f}, {c.x[1]:.1f})" for c in critical]
+        ax.set(xlabel="image $x_*$", ylabel="near $x_c$")
+        ax.set_xticks(range(len(kinds)), kinds, rotation=60, ha="right", fontsize=8)
+        ax.set_yticks(range(len(kinds)), kinds, fontsize=8)
+        for marker, color, size, name in zip(
+            "ssX", (BELOW, ABOVE, "black"), (10, 10, 7), names, strict=True
+        ):
+            ax.plot([], [], marker, color=color, ms=size, label=name)
+        beside(ax)
+    return fig
 
 
 def guide(ax: Axes, *, x: float | None = None, y: float | None = None, ls: str = ":") -> None:
