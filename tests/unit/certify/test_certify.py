@@ -18,7 +18,9 @@ import sympy
 
 flint = pytest.importorskip("flint")
 
+from samlib.certify import stored_loss  # noqa: E402
 from samlib.certify.ball_arithmetic import ball, balls, precision  # noqa: E402
+from samlib.certify.ball_landscape import in_balls  # noqa: E402
 from samlib.certify.certificate import Certificate, prove  # noqa: E402
 from samlib.certify.enclosures import (  # noqa: E402
     Inertia,
@@ -245,6 +247,25 @@ def test_degenerate_images_are_refused() -> None:
     assert "H_*" in str(error)
     quartic = Landscape("x**4/4 - x**6/6 + y**2/2", ["x", "y"])  # f''(0) = 0
     assert refusal(quartic, [1.5, 0.0], 1.5).reason == "degenerate image"
+
+
+def test_a_hessian_that_is_not_finite_is_refused() -> None:
+    assert refusal(Landscape("x + x**1.5", ["x"]), [0.0], 1).reason == "not finite"
+
+
+def test_newton_gives_up_where_rounding_takes_over() -> None:
+    """A gradient that is another by 1e-9 each time: no step is ever small."""
+    exact, rng = in_balls(WELL), np.random.default_rng(0)
+
+    class Restless:
+        dim, ball_hess = 2, exact.ball_hess
+
+        def ball_grad(self, x: Any) -> Any:
+            return [v + 1e-9 * float(rng.normal()) for v in exact.ball_grad(x)]
+
+    error = refusal(Restless(), [0.2, 0.0], 1.2)
+    assert error.reason == "precision"
+    assert "does not settle" in str(error)
 
 
 def test_singular_s_is_refused() -> None:
@@ -628,6 +649,20 @@ def test_a_unit_is_said_to_be_zero_only_if_its_mirror_image_lies_in_the_box() ->
         assert proof._live_units(3e-28) == 1
         off[c.landscape.parameters_of(dead)[0]] += ball(Fraction(9, 10**29))
         assert proof._live_units(1e-20) == 2
+
+
+def test_what_is_said_of_data_must_fit_the_loss() -> None:
+    net = Certificate.load(FOLDER / "digits-012.json").landscape
+    kept = stored_loss.describe_data(net, {"set": "mine", "classes": [7, 8, 9]})
+    assert kept is not None
+    assert (kept["n"], kept["features"], len(kept["sha256"])) == (60, None, 64)
+    for about in ({"set": 5}, {"features": 4}, {"features": "pca:5"}, {"classes": [0, 1]},
+                  {"classes": [0, 1, "2"]}, {"classes": [-1, 1, 2]}, {"sets": "mine"}):  # fmt: skip
+        with pytest.raises(BadInput):
+            stored_loss.describe_data(net, about)
+    assert stored_loss.describe_data(WELL, None) is None
+    with pytest.raises(BadInput, match="has none"):
+        stored_loss.describe_data(WELL, {"set": "mine"})
 
 
 def test_losses_are_the_losses() -> None:
