@@ -245,13 +245,13 @@ def exit_times(
 @style.house()
 def atlas(runs: pandas.DataFrame) -> Figure:
     """What each run came to, a panel a learning rate: radius (up) against batch size (across)."""
-    rates = runs.groupby("lr")
+    runs = runs.assign(across=-runs.batch.astype(int))
+    across, up = primitives.places(runs, "across", 0.26), primitives.places(runs, "rho", 0)
+    rates = runs.assign(across=across, up=up).groupby("lr")
+    sizes = sorted(set(runs.batch), reverse=True)
     fig, axes = primitives.panels(1, len(rates), 3.6)
     for ax, (lr, group) in zip(axes[0], rates, strict=True):
-        group = group.assign(across=-group.batch.astype(int))
-        x, y = (primitives.places(group, *at) for at in (("across", 0.26), ("rho", 0.0)))
-        primitives.marks(ax, x, y, group.outcome, OUTCOMES, size=5.5)
-        sizes = sorted(set(group.batch), reverse=True)
+        primitives.marks(ax, group.across, group.up, group.outcome, OUTCOMES, size=5.5)
         ax.set_xticks(range(len(sizes)), ["all", *map(str, sizes[1:])])
         ax.set(title=f"learning rate {lr:g}", xlabel="batch size", xlim=(-0.5, len(sizes) - 0.5))
     primitives.ticks(axes[0, 0].yaxis, runs.rho)

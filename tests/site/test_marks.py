@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas
 import pytest
-from figures import ch05, ch05b, ch07, primitives, style
+from figures import ch05, ch05b, ch07, ch08, primitives, style
 from figures.primitives import OUTCOMES, VERDICTS
 from matplotlib.colors import to_hex
 
@@ -37,6 +37,14 @@ def run(rho: float, warm_start: float, loss: float, verdict: str = "converged") 
 def test_seeds_lie_side_by_side_about_equally_spaced_values() -> None:
     runs = pandas.DataFrame({"rho": [1.0, 1.0, 8.0, 8.0], "seed": [3, 5, 3, 5]})
     assert np.allclose(primitives.places(runs, "rho", 0.2), [-0.1, 0.1, 0.9, 1.1])
+
+
+def test_panels_of_the_atlas_share_their_places() -> None:
+    """A learning rate that was not run at each radius has its marks where the others have them."""
+    runs = pandas.DataFrame({"lr": [0.1, 0.1, 0.2], "rho": [1.0, 2.0, 2.0], "batch": [500, 16, 16]})
+    fig = ch08.atlas(runs.assign(seed=0, outcome="converged"))
+    drawn = [[(*p,) for t in ax.get_lines() for p in t.get_xydata()] for ax in fig.axes]
+    assert drawn == [[(0, 0), (1, 1)], [(1, 1)]]
 
 
 def test_marks_leave_out_what_is_no_number() -> None:

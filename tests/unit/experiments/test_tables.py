@@ -10,7 +10,7 @@ import pandas
 import pytest
 
 from samlib.errors import BadInput
-from samlib.experiments.tables import Table, tally
+from samlib.experiments.tables import Table, listed, span, tally
 
 BOOK = Path(__file__).resolve().parents[3] / "book"
 
@@ -59,3 +59,9 @@ def test_a_named_figure_is_all_that_its_cell_shows(path: Path) -> None:
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         if "figure" in cell["metadata"].get("mystnb", {}):
             assert displays(cell) == 1, f"give the table of {cell['id']} a cell of its own"
+
+
+def test_numbers_are_listed_or_spanned() -> None:
+    assert listed(".2f")([0.1, 0.349]) == "0.10, 0.35"
+    assert span(".2f")([0.349, 0.1, 0.2]) == "0.10 to 0.35"
+    assert span(".1f")([0.11, 0.12]) == "0.1"
