@@ -13,7 +13,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 import samlib
 from samlib.diagnostics import verdicts
-from samlib.errors import BadInput, check_choice
+from samlib.errors import BadInput
 from samlib.experiments import array_store, locks
 from samlib.experiments.array_store import Curves
 from samlib.training.provenance import identity
@@ -320,15 +320,6 @@ def read_curves(name: StrPath, run_id: str) -> dict[str, NDArray[np.float64]]:
     return found
 
 
-def with_curves(
-    *folders: StrPath,
-) -> Iterator[tuple[Record, dict[str, NDArray[np.float64]]]]:
-    """Every run of these experiments with its curves, one at a time."""
-    for folder in folders:
-        for record in read(folder):
-            yield record, read_curves(folder, record["id"])
-
-
 def pack(folder: StrPath) -> None:
     """Put the curves of all recorded runs into one file, which takes half the room.
 
@@ -338,18 +329,3 @@ def pack(folder: StrPath) -> None:
     path = prepare(folder)
     with _explained(path), locks.writing(path / RUNS):
         array_store.pack(path, ids(path))
-
-
-def select(runs: Iterable[Record], **where: Any) -> list[Record]:
-    """The runs whose spec has all the given values: ``select(runs, rho=2.0, lr=0.01)``.
-
-    A field that a spec leaves out has its default: ``schedule="constant"`` finds the runs that name
-    no schedule. BadInput if there is no such field.
-    """
-    from samlib.training.spec import defaults
-
-    known = defaults()
-    for name in where:
-        check_choice("field of a spec", name, known)
-    wanted = [(k, known[k], v) for k, v in where.items()]
-    return [r for r in runs if all(r["spec"].get(k, default) == v for k, default, v in wanted)]

@@ -5,41 +5,38 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 
+from samlib import read_records
 from samlib.experiments import records
-from samlib.experiments.records import Record
 
 FOLDER = Path(__file__).parents[2] / "book" / "records"
 
 
-def _warm(runs: list[Record]) -> list[Record]:
+def _warm(runs: pandas.DataFrame) -> pandas.DataFrame:
     """The runs of plain SAM and of warm starts."""
-    options = ("schedule", "momentum")
-    plain = [r for r in runs if not any(k in r["spec"] for k in options)]
-    return [r for r in plain if r["spec"]["rule"] == "sam"]
+    return runs.query("schedule == 'constant' and momentum == 0 and rule == 'sam'")
 
 
 def test_the_shortest_warm_start_that_rescues_grows_with_the_radius() -> None:
-    runs = _warm(records.read(FOLDER / "remedy-digits"))
+    runs = _warm(read_records("remedy-digits"))
     for rho, needed in {2.0: 0.05, 4.0: 0.2, 8.0: 0.5}.items():
-        verdicts: dict[float, list[str]] = {}
-        for r in records.select(runs, rho=rho):
-            verdicts.setdefault(r["spec"]["warm_start"], []).append(r["verdict"])
-        good = [share for share, v in sorted(verdicts.items()) if set(v) == {"converged"}]
-        assert good == [share for share in sorted(verdicts) if share >= needed]
-        assert min(len(v) for v in verdicts.values()) >= 3
+        shares = runs[runs.rho == rho].groupby("warm_start").verdict
+        good = shares.agg(lambda names: set(names) == {"converged"})
+        assert list(good) == [share >= needed for share in good.index]
+        assert shares.size().min() >= 3
 
 
 def test_sam_at_a_large_radius_undoes_a_short_warm_start() -> None:
-    runs = [r for r in _warm(records.read(FOLDER / "remedy-digits")) if r["spec"]["warm_start"]]
+    runs = _warm(read_records("remedy-digits", curves=True)).query("warm_start > 0")
     raised = {}
     for rho in (2.0, 8.0):
         rises = []
-        for r in records.select(runs, rho=rho):
-            c = records.read_curves(FOLDER / "remedy-digits", r["id"])
-            switch = r["spec"]["warm_start"] * r["spec"]["steps"]
-            rises.append(r["metrics"]["loss"] > np.interp(switch, c["step"], c["loss"]))
+        for run in runs[runs.rho == rho].itertuples():
+            switch = run.warm_start * run.steps
+            at_switch = np.interp(switch, run.curves["step"], run.curves["loss"])
+            rises.append(run.loss > at_switch)
         raised[rho] = (sum(rises), len(rises))
     assert raised == {2.0: (0, 22), 8.0: (22, 22)}
 
@@ -54,17 +51,14 @@ def test_rescued_runs_do_not_fall_back() -> None:
 
 
 def test_the_ramp_gains_no_test_accuracy() -> None:
-    runs = records.read(FOLDER / "remedy-digits")
-
-    def accuracy(**where: object) -> float:
-        chosen = records.select(runs, **where)
-        assert len(chosen) == 5
-        return float(np.mean([r["metrics"]["test_accuracy"] for r in chosen]))
-
-    plain = accuracy(rho=0.0)
+    runs = read_records("remedy-digits")
+    ramps = runs[runs.schedule == "ramp"]
+    plain = runs[runs.rho == 0].test_accuracy
+    accuracies = {rho: ramps[ramps.rho == rho].test_accuracy for rho in (2.0, 4.0, 8.0)}
+    assert all(len(found) == 5 for found in (plain, *accuracies.values()))
     for rho in (2.0, 4.0):
-        assert accuracy(rho=rho, schedule="ramp") == pytest.approx(plain, abs=0.005)
-    assert accuracy(rho=8.0, schedule="ramp") < plain - 0.025
+        assert accuracies[rho].mean() == pytest.approx(plain.mean(), abs=0.005)
+    assert accuracies[8.0].mean() < plain.mean() - 0.025
 
 
 def test_grad_ratio_falls_like_a_power() -> None:
@@ -83,11 +77,11 @@ def test_grad_ratio_falls_like_a_power() -> None:
 
 
 def test_escape_times_scale_with_the_inverse_learning_rate() -> None:
-    runs = records.select(records.read(FOLDER / "long-digits"), width=4, rho=1.25)
+    runs = read_records("long-digits").query("width == 4 and rho == 1.25")
     times = {}
     for lr in (0.1, 0.3):
-        steps = [r["metrics"]["escape"] for r in records.select(runs, lr=lr)]
+        steps = runs[runs.lr == lr].escape
         assert len(steps) == 5
-        assert all(steps)
-        times[lr] = lr * np.median(steps)
+        assert (steps > 0).all()
+        times[lr] = lr * steps.median()
     assert times[0.1] == pytest.approx(times[0.3], rel=0.2)

@@ -33,11 +33,6 @@ def test_round_trip(tmp_path: Path) -> None:
         records.append(tmp_path / "a", record(rho), CURVES)
     runs = records.read(tmp_path / "a")
     assert [r["spec"]["rho"] for r in runs] == [0.5, 1.0]
-    assert records.select(runs, rho=1.0) == [record(1.0)]
-    assert records.select(runs, rho=1.0, schedule="constant", momentum=0.0) == [record(1.0)]
-    assert records.select(runs, schedule="ramp") == records.select(runs, schedule=None) == []
-    with pytest.raises(BadInput, match="field of a spec 'radius' is unknown"):
-        records.select(runs, radius=1.0)
     curves = records.read_curves(tmp_path / "a", runs[0]["id"])
     np.testing.assert_array_equal(curves["step"], [0, 1, 2])
 

@@ -246,15 +246,6 @@ def test_a_fault_names_its_line_and_the_remedy(tmp_path: Path) -> None:
     assert str(error.value) == why
 
 
-def test_runs_come_with_their_curves_folder_by_folder(tmp_path: Path) -> None:
-    add(tmp_path / "b", 2.0, 1.0)
-    add(tmp_path / "a", 3.0)
-    got = list(records.with_curves(tmp_path / "b", str(tmp_path / "a")))
-    assert [r["spec"]["rho"] for r, _ in got] == [2.0, 1.0, 3.0]
-    assert [c["loss"].tolist() for _, c in got] == [[2.0] * 3, [1.0] * 3, [3.0] * 3]
-    assert {c["loss"].dtype for _, c in got} == {np.dtype(np.float64)}
-
-
 def test_only_recorded_curves_are_packed_into_a_folder_that_can_be_written(tmp_path: Path) -> None:
     path = add(tmp_path / "a", 1.0, 2.0)
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
@@ -265,23 +256,6 @@ def test_only_recorded_curves_are_packed_into_a_folder_that_can_be_written(tmp_p
     (tmp_path / "file").touch()
     with pytest.raises(BadInput, match=r"file/a' cannot be written \(Not a directory\)"):
         records.pack(tmp_path / "file" / "a")
-
-
-def test_a_selection_compares_fields_with_their_defaults() -> None:
-    specs = [{"rho": 1.0, "classes": [3, 8]}, {"rho": 1.0, "lr": 0.5}, {"lr": 0.03}]
-    runs = [{"spec": spec} for spec in specs]
-    for where, due in (
-        ({}, [0, 1, 2]),
-        ({"rho": 1}, [0, 1]),
-        ({"rho": 2.0}, [2]),  # the default
-        ({"lr": 0.03}, [0, 2]),
-        ({"rho": 1.0, "lr": 0.5}, [1]),
-        ({"classes": [3, 8]}, [0]),
-        ({"classes": None}, [1, 2]),
-    ):
-        assert records.select(iter(runs), **where) == [runs[k] for k in due]
-    with pytest.raises(BadInput, match=r"^field of a spec 'x' is unknown; use one of data, n, "):
-        records.select(runs, x=1)
 
 
 def test_only_numbers_that_json_lacks_are_lost() -> None:
