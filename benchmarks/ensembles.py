@@ -69,8 +69,8 @@ def stack(specs: list[RunSpec], dataset: data.Dataset) -> Train:
 
     def run(steps: int) -> list[float]:
         # A run of T steps takes T + 1 evaluations, the last one to record its end.
-        _, curves = descend([replace(s, steps=steps - 1) for s in specs], f, "cpu", lambda _: None)
-        return [float(v) for v in curves[0, -1]]
+        done = descend(f.start([replace(s, steps=steps - 1) for s in specs]))
+        return [float(v) for v in done.curves[0, -1]]
 
     return run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 from figures import primitives, style
 from figures.primitives import VERDICTS, Curves
 from samlib.diagnostics.verdicts import THRESHOLDS, grad_ratio
-from samlib.dynamics import rules
-from samlib.training.loop import objective
+from samlib.training.loop import endpoints, objective
 from samlib.training.spec import Run
+from samlib.training.stacked_loss import StackedLoss
 
 FAILED = ("hallucinated", "stalled")
 
@@ -46,16 +47,12 @@ def saturation(run: Run) -> pandas.DataFrame:
 
     The second is the mean distance of a predicted probability from the frequency of its class.
     """
-    f, _ = objective(run.spec)
-    x = torch.tensor(run.theta, dtype=torch.float32)[None]
-    _, plus = rules.sam(f, x, run.spec.rho)
-    prior = torch.bincount(f.y) / len(f.y)
+    f = cast(StackedLoss, objective(run.spec)[0])
     rows = []
-    for name, theta in {"x": x, "x⁺": plus}.items():
-        parts = f.stacked.parts(theta)
-        saturated = (torch.tanh(f.x @ parts[0][0].T + parts[1][0]).abs() > 0.99).float().mean()
-        predicted = f.stacked.forward(parts, f.x)[0].softmax(0)
-        away = (predicted - prior[:, None]).abs().mean()
+    for name, theta in zip(("x", "x⁺"), endpoints(run, f), strict=True):
+        w, b, *_ = f.stacked.parts(theta)
+        saturated = (torch.tanh(f.x @ w[0].T + b[0]).abs() > 0.99).float().mean()
+        away = (f.predict(theta)[0] - f.prior[:, None]).abs().mean()
         rows.append([name, f"{100 * saturated:.0f} %", f"{away:.3f}"])
     return pandas.DataFrame(rows, columns=["at", "saturated", "mean distance from the frequency"])
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,13 +21,12 @@ from scipy.special import ndtr
 from figures import primitives, style
 from figures.primitives import OUTCOMES, Curves
 from samlib.dynamics import rules
-from samlib.training.minibatch import Alternating
+from samlib.training.loss import Loss, OnBatches
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from samlib import Landscape
-    from samlib.training.stacked_loss import Objective
 
 Array = NDArray[np.float64]
 COLORS = (style.SAM, style.GD, style.EXACT, *style.OTHERS)
@@ -306,7 +304,7 @@ def which_gradient(before: Curves, after: Mapping[str, Curves]) -> Figure:
 
 
 def averages(
-    net: Objective,
+    net: Loss,
     x: Tensor,
     rho: float,
     lr: float,
@@ -324,12 +322,10 @@ def averages(
     for _ in range(steps):
         order = torch.randperm(len(net.x), generator=draw)
         batches = [None if size is None else order[:size] for size in (ascent, update)]
-        move, plus = rules.sam(Alternating(net, cycle(batches)), x, rho)
-        net.batch(None)  # both gradients on all the data
-        g, shifted = net.grad(x), net.grad(plus)
-        here, there, x = here + g, there + shifted, x - lr * move
+        step = rules.sam(OnBatches(net, batches), x, rho)
+        g, shifted = net.grad(x), net.grad(step.x_plus)  # both on all the data
+        here, there, x = here + g, there + shifted, x - lr * step.direction
         read.append(shifted.norm(dim=1) / g.norm(dim=1))
-        net.seen.clear()
     averaged = there.norm(dim=1) / here.norm(dim=1)
     return torch.stack(read).median(0).values.numpy(), averaged.numpy()
 

@@ -223,12 +223,12 @@ def walk(net: Any, rule: str, x: Any, rho: float, rate: float, at: Sequence[int]
     """Medians of f, ‖∇f‖ and GradRatio over the rows of x at the steps ``at`` of a rule."""
     rows = []
     for k in range(max(at) + 1):
-        net.seen.clear()
-        direction = rules.get(rule)(net, x, rho)[0]
+        step = rules.get(rule)(net, x, rho)
         if k in at:
-            (value, norm), (_, shifted) = net.seen  # at x and at x⁺
-            rows.append([rule, k, *(float(q.median()) for q in (value, norm, shifted / norm))])
-        x = x - rate * direction
+            norm, shifted = step.grad.norm(dim=1), step.shifted_grad.norm(dim=1)
+            shown = (step.loss, norm, shifted / norm)
+            rows.append([rule, k, *(float(q.median()) for q in shown)])
+        x = x - rate * step.direction
     return rows
 
 

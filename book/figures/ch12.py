@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from figures import primitives, style
 from figures.primitives import VERDICTS, Curves
+from samlib.experiments.slices import Slice
 
 Array = NDArray[np.float64]
-_POINTS = {  # label -> (marker, colour), in the order of the record
-    "minimizer": ("o", style.GD),
-    "$x$": ("X", style.SAM),
-    "$x^+$": ("P", style.OTHERS[0]),
-    "start": ("s", style.OTHERS[1]),
+_POINTS = {  # name -> (label, marker, colour)
+    "minimizer": ("minimizer", "o", style.GD),
+    "x": ("$x$", "X", style.SAM),
+    "plus": ("$x^+$", "P", style.OTHERS[0]),
+    "start": ("start", "s", style.OTHERS[1]),
 }
 
 
@@ -110,13 +111,13 @@ def slices(panels: Mapping[str, tuple[Curves, float]]) -> Figure:
     """
     fig, axes = style.row(len(panels), height=3.3)
     for ax, (title, (found, top)) in zip(axes, panels.items(), strict=True):
-        x, y = found["slice_axes"]
-        values = np.minimum(found["slice"], top)
+        picture = Slice.from_arrays(found, "slice")
+        values = np.minimum(picture.values, top)
         levels = np.linspace(values.min(), top, 16)
-        ax.contourf(x, y, values, levels, cmap="Greys", alpha=0.55)
-        ax.contour(x, y, values, levels, colors=style.PALE, linewidths=0.5)
-        for (label, look), place in zip(_POINTS.items(), found["slice_marks"], strict=True):
-            marker, color = look
+        ax.contourf(*picture.axes, values, levels, cmap="Greys", alpha=0.55)
+        ax.contour(*picture.axes, values, levels, colors=style.PALE, linewidths=0.5)
+        for name, place in picture.marks.items():
+            label, marker, color = _POINTS[name]
             ax.plot(*place, marker, color=color, ms=8, mec="white", mew=0.8, ls="", label=label)
         ax.set(title=title, aspect="equal")
     handles = axes[0].get_legend_handles_labels()[0]

@@ -6,7 +6,6 @@ Everything is computed in float64 on all training examples, whatever the run its
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -14,14 +13,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from samlib.dynamics import rules
 from samlib.experiments import lanczos, slices
 from samlib.points.linearisation import linearise
-from samlib.training import loop
+from samlib.training.loop import descend, endpoints
 from samlib.training.spec import Run, RunSpec
-from samlib.training.stacked_loss import Objective
+from samlib.training.stacked_loss import StackedLoss
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 Measured: TypeAlias = tuple[dict[str, float], Arrays]
@@ -34,37 +31,24 @@ ROWS = 128  # parameter vectors evaluated at once
 
 
 @lru_cache(maxsize=1)  # so that all measures of a run share what is computed once
-def doubled(f: Objective) -> Objective:
-    """The same objective in float64, on all training examples."""
-    out = copy.copy(f)
-    out.x, out.x_test, out.seen = f.x.double(), f.x_test.double(), []
-    out.batch(None)
-    return out
+def doubled(f: StackedLoss) -> StackedLoss:
+    """The same loss in float64."""
+    return f.double()
 
 
-def _ends(run: Run, f: Objective) -> tuple[Tensor, Tensor]:
-    """x and x⁺ of the run's rule at full ρ, each (1, p)."""
-    x = torch.as_tensor(run.theta).to(f.x)[None]
-    return x, rules.get(run.spec.rule)(f, x, run.spec.rho)[1]
-
-
-def _values(f: Objective, theta: NDArray[Any]) -> NDArray[np.float64]:
+def _values(f: StackedLoss, theta: NDArray[Any]) -> NDArray[np.float64]:
     """f at each row of ``theta`` (m, p), shape (m,)."""
-    f.seen.clear()
-    for rows in torch.split(torch.as_tensor(theta).to(f.x), ROWS):
-        f.grad(rows)
-    return torch.cat([loss for loss, _ in f.seen]).cpu().numpy()
+    parts = torch.split(torch.as_tensor(theta).to(f.x), ROWS)
+    return torch.cat([f.f(rows) for rows in parts]).cpu().numpy()
 
 
 @lru_cache(maxsize=1)
-def _minimizer(spec: RunSpec, f: Objective) -> NDArray[np.float64]:
+def _minimizer(spec: RunSpec, f: StackedLoss) -> NDArray[np.float64]:
     """Where plain gradient descent ends from the run's start, (p,): trained again."""
-    theta, _ = loop.descend([spec.twin()], f, str(f.x.device), lambda _: None)
-    f.batch(None)
-    return theta[0].double().cpu().numpy()
+    return descend(f.start([spec.twin()])).theta[0].double().cpu().numpy()
 
 
-def hessian(run: Run, f: Objective) -> Measured:
+def hessian(run: Run, f: StackedLoss) -> Measured:
     """The Hessian of f at x and at x⁺: its ends, its inertia and its density.
 
     Metrics: ``hessian_min``, ``hessian_max``, and the numbers ``hessian_negative``, ``_zero`` and
@@ -78,7 +62,7 @@ def hessian(run: Run, f: Objective) -> Measured:
     f = doubled(f)
     out: dict[str, float] = {}
     arrays: Arrays = {}
-    for name, theta in zip(("", "shifted_"), _ends(run, f), strict=True):
+    for name, theta in zip(("", "shifted_"), endpoints(run, f), strict=True):
         found = lanczos.spectrum(lanczos.hessian(f, theta), theta)
         out |= {f"{name}hessian_min": found.low, f"{name}hessian_max": found.high}
         if found.exact:
@@ -91,7 +75,7 @@ def hessian(run: Run, f: Objective) -> Measured:
     return out, arrays
 
 
-def sam_map(run: Run, f: Objective) -> Measured:
+def sam_map(run: Run, f: StackedLoss) -> Measured:
     """The spectral radius of DT = I − ηA of SAM's map at x, without momentum, at full ρ.
 
     Metrics: ``map_excess``, the radius minus 1, and the real and imaginary part ``map_real`` and
@@ -101,31 +85,34 @@ def sam_map(run: Run, f: Objective) -> Measured:
     if spec.rule not in ("sam", "gd"):
         return {}, {}
     f = doubled(f)
-    x, rho = _ends(run, f)[0], 0.0 if spec.rule == "gd" else spec.rho
+    x, rho = endpoints(run, f)[0], 0.0 if spec.rule == "gd" else spec.rho
     top = lanczos.leading(linearise(f, x, rho, lanczos.hessian).jacobian(spec.lr), x)
     return {"map_excess": abs(top) - 1, "map_real": top.real, "map_imag": top.imag}, {}
 
 
-def _picture(run: Run, f: Objective, corners: tuple[str, str, str]) -> slices.Slice:
-    """The slice through three of the points start, x, x⁺ and minimizer, marked with all four."""
-    x, plus = (t[0].cpu().numpy() for t in _ends(run, f))
+def _picture(name: str, run: Run, f: StackedLoss) -> slices.Slice | None:
+    """The slice of that name, of :data:`samlib.experiments.slices.POINTS`; None where x⁺ = x."""
+    if run.spec.rule == "gd" or not run.spec.rho:
+        return None
+    f = doubled(f)
+    x, plus = (t[0].cpu().numpy() for t in endpoints(run, f))
     start = f.initial(run.spec.seed).double().cpu().numpy()
     points = {"start": start, "x": x, "plus": plus, "minimizer": _minimizer(run.spec, f)}
-    rest = [points[k] for k in points if k not in corners]
-    return slices.cut(lambda rows: _values(f, rows), [points[k] for k in corners], rest)
+    return slices.cut(lambda rows: _values(f, rows), {k: points[k] for k in slices.POINTS[name]})
 
 
-def loss_slice(run: Run, f: Objective) -> Measured:
+def loss_slice(run: Run, f: StackedLoss) -> Measured:
     """The loss on the plane through gradient descent's end, x and x⁺.
 
     Arrays: ``slice`` (61, 61), ``slice_axes`` (2, 61), ``slice_marks`` (4, 2) with the coordinates
     of the minimizer, x, x⁺ and the start, and ``slice_off`` (4,), their distances from the plane.
     Nothing where x⁺ = x.
     """
-    return {}, _stored("slice", run, f, ("minimizer", "x", "plus"))[1]
+    picture = _picture("slice", run, f)
+    return {}, picture.arrays("slice") if picture else {}
 
 
-def persistence(run: Run, f: Objective) -> Measured:
+def persistence(run: Run, f: StackedLoss) -> Measured:
     """Hills and valleys of the slice through the start, x⁺ and gradient descent's end.
 
     Counted are those inside the square, with a persistence above 1 % of the baseline. Metrics:
@@ -135,9 +122,10 @@ def persistence(run: Run, f: Objective) -> Measured:
     has them, named ``plane``, with marks start, x⁺, minimizer, x; and ``plane_minima`` and
     ``plane_maxima`` (m, 4): coordinates, value, persistence.
     """
-    picture, arrays = _stored("plane", run, f, ("start", "plus", "minimizer"))
+    picture = _picture("plane", run, f)
     if picture is None:
         return {}, {}
+    arrays: Arrays = {**picture.arrays("plane")}
     low, high = (find(picture, DEPTH * f.baseline) for find in (slices.minima, slices.maxima))
     for name, found in (("plane_minima", low), ("plane_maxima", high)):
         table = np.column_stack([found.places, found.values, found.persistence])
@@ -154,18 +142,7 @@ def persistence(run: Run, f: Objective) -> Measured:
     return out, arrays
 
 
-def _stored(
-    name: str, run: Run, f: Objective, corners: tuple[str, str, str]
-) -> tuple[slices.Slice | None, Arrays]:
-    if run.spec.rule == "gd" or not run.spec.rho:
-        return None, {}
-    picture = _picture(run, doubled(f), corners)
-    parts = {"": picture.values, "_axes": picture.axes, "_marks": picture.marks}
-    parts["_off"] = picture.off
-    return picture, {f"{name}{k}": v.astype(np.float32) for k, v in parts.items()}
-
-
-def ascent(run: Run, f: Objective) -> Measured:
+def ascent(run: Run, f: StackedLoss) -> Measured:
     """Gradient ascent from the run's start, with its learning rate and number of steps.
 
     It ends early when the loss exceeds 100 times the baseline: ``ascent_escaped`` is then 1, else
@@ -177,22 +154,19 @@ def ascent(run: Run, f: Objective) -> Measured:
     f = doubled(f)
     start = f.initial(run.spec.seed)[None]
     theta, ceiling, step = start, CLIMBED * f.baseline, 0
-    f.seen.clear()
     for step in range(run.spec.steps):  # noqa: B007
-        g = f.grad(theta)
-        loss = float(f.seen.pop()[0])
-        if not loss <= ceiling:  # NaN too
+        loss, g = f.value_and_grad(theta)
+        if not float(loss) <= ceiling:  # NaN too
             break
         theta = theta + run.spec.lr * g
-    g = f.grad(theta)
-    loss, norm = (float(v) for v in f.seen.pop())
+    loss, g = f.value_and_grad(theta)
     found = lanczos.spectrum(lanczos.hessian(f, theta), theta)
     below, above = found.count(ZERO)
     return {
         "ascent_escaped": float(loss > ceiling),
         "ascent_steps": float(step),
-        "ascent_loss": loss,
-        "ascent_grad_norm": norm,
+        "ascent_loss": float(loss),
+        "ascent_grad_norm": float(torch.linalg.vector_norm(g)),
         "ascent_distance": float(torch.linalg.vector_norm(theta - start)),
         "ascent_hessian_min": found.low,
         "ascent_hessian_max": found.high,
@@ -201,7 +175,7 @@ def ascent(run: Run, f: Objective) -> Measured:
     }, {}
 
 
-def symmetry(run: Run, f: Objective) -> Measured:
+def symmetry(run: Run, f: StackedLoss) -> Measured:
     """How far gradient descent's end is from its copies under the symmetries of a tanh layer.
 
     Arrays, for one hidden tanh layer of h units only: ``flips`` (h,), sorted, the distances
@@ -219,7 +193,6 @@ def symmetry(run: Run, f: Objective) -> Measured:
     units = torch.cat([w, b[:, None], v.T], 1)
     flips = 2 * torch.linalg.vector_norm(units, dim=1).cpu().numpy()
     swaps = 2**0.5 * torch.nn.functional.pdist(units).cpu().numpy()
-    f.seen.clear()
     norm = float(torch.linalg.vector_norm(f.grad(end)))
     found = lanczos.spectrum(lanczos.hessian(f, end), end)
     zero = found.dim - float(sum(found.count(ZERO)))
@@ -229,7 +202,7 @@ def symmetry(run: Run, f: Objective) -> Measured:
     return out, {"flips": np.sort(flips), "swaps": np.sort(swaps)}
 
 
-MEASURES: dict[str, Callable[[Run, Objective], Measured]] = {
+MEASURES: dict[str, Callable[[Run, StackedLoss], Measured]] = {
     "hessian": hessian,
     "map": sam_map,
     "slice": loss_slice,

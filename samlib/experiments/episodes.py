@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from samlib.diagnostics.verdicts import THRESHOLDS
+from samlib.training.loss import Loss
 from samlib.training.spec import Run
-from samlib.training.stacked_loss import Objective
 
 
 def spells(
@@ -24,7 +24,7 @@ def spells(
     return [(int(a), int(b)) for a, b in edges.reshape(-1, 2) if b - a >= length]
 
 
-def escape(run: Run, _: Objective) -> tuple[dict[str, float], dict[str, NDArray[Any]]]:
+def escape(run: Run, _: Loss) -> tuple[dict[str, float], dict[str, NDArray[Any]]]:
     """The run's spells of hallucination, in steps.
 
     ``spells`` is their number, ``spell_start`` the first step of the first, ``escape`` the first

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from samlib.diagnostics.verdicts import THRESHOLDS
-from samlib.dynamics import rules
 from samlib.errors import BadInput
 from samlib.points.stability import classify
+from samlib.training.loop import endpoints
+from samlib.training.loss import Loss
 from samlib.training.spec import Run
-from samlib.training.stacked_loss import Objective
 
 Floats = NDArray[np.float64]
 Measured = tuple[dict[str, float], dict[str, Floats]]
@@ -23,34 +23,43 @@ HIGH, LOW = 1e-4, 1e-10  # GradRatios between which a rate is fitted: past the s
 
 
 class Surface:
-    """The objective as a landscape over the p parameters of one network."""
+    """A loss as a landscape over the p parameters of one network.
 
-    def __init__(self, f: Objective, dim: int) -> None:
-        f.batch(None)
-        self.objective, self.dim = f, dim
+    Parameters
+    ----------
+    loss
+        The loss.
+    dim
+        p.
+    """
 
-    def _rows(self, x: Floats) -> Tensor:
-        return torch.as_tensor(np.reshape(x, (-1, self.dim))).to(self.objective.x)
+    def __init__(self, loss: Loss, dim: int) -> None:
+        self.loss, self.dim = loss, dim
 
     def f(self, x: Floats) -> Floats:
         """The loss at x (..., p), shape (...)."""
-        self.grad(x)
-        return self.objective.seen[0][0].double().cpu().numpy().reshape(np.shape(x)[:-1])
+        return _numbers(self.loss.f(self._rows(x))).reshape(np.shape(x)[:-1])
 
     def grad(self, x: Floats) -> Floats:
         """∇f at x (..., p), the same shape."""
-        self.objective.seen.clear()
-        return self.objective.grad(self._rows(x)).double().cpu().numpy().reshape(np.shape(x))
+        return _numbers(self.loss.grad(self._rows(x))).reshape(np.shape(x))
 
     def hess(self, x: Floats) -> Floats:
         """The Hessian at x (..., p), shape (..., p, p)."""
         rows = self._rows(x)
         eye = torch.eye(self.dim).to(rows)
-        each = [self.objective.hvp(r.expand(self.dim, -1), eye).double().cpu() for r in rows]
-        return torch.stack(each).numpy().reshape(*np.shape(x), self.dim)
+        each = [self.loss.hvp(r.expand(self.dim, -1), eye) for r in rows]
+        return _numbers(torch.stack(each)).reshape(*np.shape(x), self.dim)
+
+    def _rows(self, x: Floats) -> Tensor:
+        return torch.as_tensor(np.reshape(x, (-1, self.dim))).to(self.loss.x)
 
 
-def tail(run: Run, f: Objective) -> Measured:
+def _numbers(values: Tensor) -> Floats:
+    return values.double().cpu().numpy()
+
+
+def tail(run: Run, f: Loss) -> Measured:
     """``rate``, the factor by which GradRatio falls in a step, fitted to its logarithm.
 
     The fit takes the steps from the last one above 1e-4 to the first one below 1e-10,
@@ -69,7 +78,7 @@ def tail(run: Run, f: Objective) -> Measured:
     return {"rate": rate, "rate_steps": len(steps), "rate_scatter": float(off.std())}, {}
 
 
-def limit(run: Run, f: Objective) -> Measured:
+def limit(run: Run, f: Loss) -> Measured:
     """Where SAM came to rest, and what theory says of it (:func:`samlib.classify`).
 
     ``norm`` and ``shifted_norm`` are ‖x‖ and ‖x⁺‖, x⁺ under the run's rule at full ρ. Where SAM
@@ -80,8 +89,7 @@ def limit(run: Run, f: Objective) -> Measured:
     """
     s, end = run.spec, run.metrics
     surface = Surface(f, len(run.theta))
-    x = torch.as_tensor(run.theta).to(f.x)[None]
-    plus = rules.get(s.rule)(f, x, s.rho)[1]
+    x, plus = endpoints(run, f)
     out = {"norm": float(x.norm()), "shifted_norm": float(plus.norm())}
     out |= dict.fromkeys(("spectral_radius", "eta_max", "image_negative"), np.nan)
     vanished = end["grad_ratio"] < THRESHOLDS.zero_ratio

@@ -7,6 +7,7 @@ the run's own in its record, the arrays its curves.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,42 +15,35 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samlib.dynamics import rules
 from samlib.errors import BadInput, check_choice
 from samlib.experiments import curvature, episodes, limits
-from samlib.training import activations, models
+from samlib.training import models
+from samlib.training.loop import endpoints
+from samlib.training.loss import confidence
+from samlib.training.mlp import ACTIVATIONS
 from samlib.training.spec import Run, RunSpec
-from samlib.training.stacked_loss import Objective
+from samlib.training.stacked_loss import StackedLoss
 
 Measured: TypeAlias = tuple[dict[str, float], dict[str, NDArray[Any]]]
 
 
-def endpoints(run: Run, f: Objective) -> tuple[Tensor, Tensor]:
-    """The run's final x and its x⁺ under the run's own rule at full ρ, each of shape (1, p)."""
-    x = torch.as_tensor(run.theta).to(f.x)[None]
-    f.batch(None)
-    return x, rules.get(run.spec.rule)(f, x, run.spec.rho)[1]
+def image(run: Run, f: StackedLoss) -> Measured:
+    """What the networks at x and, under names ``shifted_``, at x⁺ predict, in nats.
 
-
-def image(run: Run, f: Objective) -> Measured:
-    """What the networks at x and at x⁺ predict, in nats, over the training set.
-
-    ``entropy`` is the mean entropy of a prediction, ``spread`` the mean Kullback–Leibler divergence
-    of a prediction from their mean (0: a constant predictor), ``prior_gap`` that of the mean
-    prediction from the class prior. The names of those at x⁺ begin with ``shifted_``.
+    ``entropy`` and ``spread`` as :func:`samlib.training.loss.confidence` has them, over the
+    training set, and ``prior_gap``, the Kullback–Leibler divergence of the mean prediction from the
+    class prior.
     """
     out: dict[str, float] = {}
-    prior = torch.bincount(f.y, minlength=f.classes).double() / len(f.y)
     for name, theta in zip(("", "shifted_"), endpoints(run, f), strict=True):
-        p = f.predictions(theta)[0].double()  # (k, N)
+        p = f.predict(theta)[0].double()  # (k, N)
         mean = p.mean(1)
-        out[f"{name}entropy"] = float(torch.special.entr(p).sum(0).mean())
-        out[f"{name}spread"] = float(torch.special.entr(mean).sum()) - out[f"{name}entropy"]
-        out[f"{name}prior_gap"] = float(torch.special.xlogy(mean, mean / prior).sum())
+        out |= {f"{name}{k}": v for k, v in confidence(p).items()}
+        out[f"{name}prior_gap"] = float(torch.special.xlogy(mean, mean / f.prior).sum())
     return out, {}
 
 
-def units(run: Run, f: Objective) -> Measured:
+def units(run: Run, f: StackedLoss) -> Measured:
     """How much of the hidden layers is switched off at x and at x⁺, over the training set.
 
     A unit is off for an example where its derivative |φ′| is below 0.02 (for tanh: |φ| > 0.99).
@@ -58,8 +52,7 @@ def units(run: Run, f: Objective) -> Measured:
     layer is off. The names of those at x⁺ begin with ``shifted_``.
     """
     model = models.build_model(f.name, **f.options).to(f.x)
-    kinds = tuple(activations.ACTIVATIONS.values())
-    layers = [m for m in model.modules() if isinstance(m, kinds)]
+    layers = [m for m in model.modules() if isinstance(m, tuple(ACTIVATIONS.values()))]
     off: list[Tensor] = []  # a layer's, of shape (N, h)
 
     def look(layer: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -80,23 +73,24 @@ def units(run: Run, f: Objective) -> Measured:
     return out, {}
 
 
-def norms(run: Run, f: Objective) -> Measured:
+def norms(run: Run, f: StackedLoss) -> Measured:
     """‖θ‖ at the end and at the start, and how far the run has ``moved``, ‖θ − θ_start‖."""
     start = f.initial(run.spec.seed).double().cpu().numpy()
     sizes = {"norm": run.theta, "start_norm": start, "moved": run.theta - start}
     return {name: float(np.linalg.norm(v)) for name, v in sizes.items()}, {}
 
 
-def perturbation(run: Run, f: Objective) -> Measured:
+def perturbation(run: Run, f: StackedLoss) -> Measured:
     """How far the run's own rule looks at full ρ, ‖x⁺ − x‖: ``look`` at the end, ``look_start``."""
-    rule, rho = rules.get(run.spec.rule), run.spec.rho
-    x, plus = endpoints(run, f)
-    start = f.initial(run.spec.seed)[None]
-    looks = {"look": plus - x, "look_start": rule(f, start, rho)[1] - start}
-    return {name: float(v.double().norm()) for name, v in looks.items()}, {}
+    first = replace(run, theta=f.initial(run.spec.seed).double().cpu().numpy())
+    out = {}
+    for name, at in (("look", run), ("look_start", first)):
+        x, plus = endpoints(at, f)
+        out[name] = float((plus - x).double().norm())
+    return out, {}
 
 
-_MEASURES: dict[str, Callable[[Run, Objective], Measured]] = {
+_MEASURES: dict[str, Callable[[Run, StackedLoss], Measured]] = {
     m.__name__: m
     for m in (image, units, norms, perturbation, episodes.escape, limits.tail, limits.limit)
 } | curvature.MEASURES
@@ -120,7 +114,7 @@ def check(names: object, specs: Iterable[RunSpec] = ()) -> list[str]:
     return found
 
 
-def take(names: list[str], run: Run, f: Objective) -> Measured:
+def take(names: list[str], run: Run, f: StackedLoss) -> Measured:
     """All measures in ``names`` of one run, joined. BadInput lists the names that exist.
 
     A run that diverged is not measured.

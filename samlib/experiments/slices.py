@@ -6,9 +6,9 @@ need not vanish.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,54 +17,98 @@ from samlib.errors import BadInput, check_number, check_whole
 
 Floats: TypeAlias = NDArray[np.float64]
 
+POINTS = {
+    "slice": ("minimizer", "x", "plus", "start"),
+    "plane": ("start", "plus", "minimizer", "x"),
+}
+"""The slices that records hold, and the points marked in each: three that span it, and one more."""
+
 
 @dataclass(frozen=True, eq=False)
 class Slice:
     """Values of f on a square grid of a plane in R^p.
 
-    ``values`` (n, n) has the second coordinate along its rows; ``axes`` (2, n) are the coordinates
-    of columns and rows in an orthonormal frame, so distances in the plane are those in R^p.
-    ``marks`` (k, 2) are the coordinates of points of interest, projected, and ``off`` (k,) their
-    distances from the plane.
+    Attributes
+    ----------
+    values
+        f on the grid, (n, n), with the second coordinate along the rows.
+    axes
+        The coordinates of columns and rows, (2, n), in an orthonormal frame: distances in the plane
+        are those in R^p.
+    marks
+        The coordinates (2,) of points of interest, projected, by their names.
+    off
+        How far each of them lies from the plane.
     """
 
     values: Floats
     axes: Floats
-    marks: Floats
-    off: Floats
+    marks: dict[str, Floats]
+    off: dict[str, float]
+
+    def arrays(self, name: str) -> dict[str, NDArray[np.float32]]:
+        """The slice as arrays for a record, their names beginning with ``name``."""
+        parts = {"": self.values, "_axes": self.axes}
+        parts["_marks"] = np.array(list(self.marks.values()))
+        parts["_off"] = np.array(list(self.off.values()))
+        return {f"{name}{k}": v.astype(np.float32) for k, v in parts.items()}
+
+    @classmethod
+    def from_arrays(cls, curves: Mapping[str, NDArray[Any]], name: str) -> Slice:
+        """The slice ``name``, one of :data:`POINTS`, from a record's arrays."""
+        marks = dict(zip(POINTS[name], curves[f"{name}_marks"], strict=True))
+        off = dict(zip(POINTS[name], map(float, curves[f"{name}_off"]), strict=True))
+        return cls(curves[name], curves[f"{name}_axes"], marks, off)
 
 
-def cut(
-    f: Callable[[Floats], Floats], points: ArrayLike, others: ArrayLike = (), size: int = 61
-) -> Slice:
-    """The slice of f in the plane through three ``points`` (3, p), marked with them and ``others``.
+def cut(f: Callable[[Floats], Floats], points: Mapping[str, ArrayLike], size: int = 61) -> Slice:
+    """The slice of f in the plane through the first three of the ``points``, marked with all.
 
-    f maps (m, p) to (m,). The square has twice the side of the smallest one, along the axes, that
-    holds the three points, and the same centre. The first axis runs from the first point to the
-    second.
+    The square has twice the side of the smallest one, along the axes, that holds the three points,
+    and the same centre. The first axis runs from the first point to the second.
+
+    Parameters
+    ----------
+    f
+        Maps (m, p) to (m,).
+    points
+        Names and points (p,), at least three.
+    size
+        How many points the grid has along an axis.
+
+    Returns
+    -------
+    Slice
 
     Raises
     ------
     BadInput
-        If the points are not three, not finite or on one line, or ``size`` < 2.
+        If there are no three points, one is not finite, the first three lie on one line, or
+        ``size`` < 2.
     """
-    corners = np.asarray(points, dtype=float)
     check_whole("size", size, 2)
-    if corners.ndim != 2 or len(corners) != 3 or not np.isfinite(corners).all():
-        raise BadInput(f"points of shape {corners.shape}; pass three finite points, (3, p)")
+    every = np.array([np.asarray(point, dtype=float) for point in points.values()])
+    corners = every[:3]
+    if corners.ndim != 2 or len(corners) != 3 or not np.isfinite(every).all():
+        raise BadInput(f"points of shape {every.shape}; pass three finite points, (3, p), or more")
     frame, heights = np.linalg.qr((corners[1:] - corners[0]).T)
     frame = frame * np.where(np.diag(heights) < 0, -1.0, 1.0)
     if np.abs(np.diag(heights)).min() <= 1e-9 * np.abs(heights).max():
         raise BadInput("the three points lie on one line; choose one that does not")
-    every = np.vstack([corners, np.asarray(others, dtype=float).reshape(-1, corners.shape[1])])
     marks = (every - corners[0]) @ frame
     off = np.linalg.norm(every - corners[0] - marks @ frame.T, axis=1)
     low, high = marks[:3].min(0), marks[:3].max(0)
     reach = (high - low).max() * np.linspace(-1, 1, size)
     axes = ((low + high) / 2)[:, None] + reach
     grid = np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)
-    values = f(corners[0] + grid @ frame.T)
-    return Slice(np.asarray(values, dtype=float).reshape(size, size), axes, marks, off)
+    values = np.asarray(f(corners[0] + grid @ frame.T), dtype=float).reshape(size, size)
+    names = list(points)
+    return Slice(
+        values,
+        axes,
+        dict(zip(names, marks, strict=True)),
+        dict(zip(names, off.tolist(), strict=True)),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +142,7 @@ def minima(picture: Slice, threshold: float) -> Extrema:
 
 def maxima(picture: Slice, threshold: float) -> Extrema:
     """Local maxima inside the square, by superlevel-set persistence: :func:`minima` of −f."""
-    turned = minima(Slice(-picture.values, picture.axes, picture.marks, picture.off), threshold)
+    turned = minima(replace(picture, values=-picture.values), threshold)
     return Extrema(turned.places, -turned.values, turned.persistence)
 
 

@@ -13,7 +13,6 @@ process alone writes the records, a chunk at a time, so a sweep can be stopped a
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 import tomllib
@@ -25,7 +24,7 @@ from dataclasses import fields
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -33,9 +32,17 @@ from samlib.errors import BadInput, check_choice, check_whole
 from samlib.experiments import executors, locks, measures, records
 from samlib.experiments.array_store import Curves, regular
 from samlib.training import provenance
-from samlib.training.loop import Progress, objective, oracle, resolve_device, stacks, train_many
+from samlib.training.loop import (
+    Key,
+    Progress,
+    loss_key,
+    objective,
+    resolve_device,
+    stacks,
+    train_many,
+)
 from samlib.training.spec import RunSpec
-from samlib.training.stacked_loss import Objective
+from samlib.training.stacked_loss import StackedLoss
 
 CHUNK = 32  # runs trained in one stack: bounds memory, and what an interruption loses
 ALONE = 4  # the same where they cannot be stacked: enough to share a twin
@@ -268,9 +275,9 @@ def _spread(executor: Executor, work: Work, queue: _Queue, in_flight: int) -> It
 
 
 @lru_cache(maxsize=1)
-def _objective(spec: RunSpec, device: str, data_root: str | None) -> Objective:
+def _objective(key: Key, device: str, data_root: str | None) -> StackedLoss:
     """What a chunk is measured with; reading and cutting the data once is enough."""
-    return objective(spec, device, data_root)[0]
+    return cast(StackedLoss, objective(RunSpec(**dict(key)), device, data_root)[0])
 
 
 def _trained(chunk: Chunk, measure: Sequence[str], points: int, kw: dict[str, Any]) -> Trained:
@@ -283,8 +290,7 @@ def _trained(chunk: Chunk, measure: Sequence[str], points: int, kw: dict[str, An
         for run in runs:
             record, curves = run.record(), dict[str, Any](run.curves(points))
             if measure:
-                f = copy.copy(_objective(oracle(run.spec), device, kw.get("data_root")))
-                f.seen = []  # of this run alone
+                f = _objective(loss_key(run.spec), device, kw.get("data_root"))
                 metrics, arrays = measures.take(list(measure), run, f)
                 record["metrics"] |= provenance.sanitised(metrics)
                 curves |= arrays

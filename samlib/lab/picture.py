@@ -103,9 +103,9 @@ def _contours(landscape: Any) -> list[Floats]:
 
 def _words(landscape: Any, path: Floats, rho: float, eta: float, rule: str) -> str:
     """What the picture shows, for its caption and for readers who do not see it."""
-    _, plus = rules.get(rule)(landscape, path, rho)
-    norm, shifted = (np.linalg.norm(landscape.grad(x), axis=-1) for x in (path, plus))
-    trace = verdicts.Trace(landscape.f(path), norm, landscape.f(plus), shifted)
+    step = rules.get(rule)(landscape, path, rho)
+    norm, shifted = (np.linalg.norm(g, axis=-1) for g in (step.grad, step.shifted_grad))
+    trace = verdicts.Trace(step.loss, norm, step.shifted_loss, shifted)
     start, end = (", ".join(f"{v:.3g}" for v in path[k].round(6) + 0.0) for k in (0, -1))
     start, end = (f"({v})" if landscape.dim > 1 else f"x = {v}" for v in (start, end))
     return (

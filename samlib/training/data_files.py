@@ -29,7 +29,6 @@ from joblib import Memory  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from samlib.errors import BadInput
-from samlib.training import karate
 
 Bytes = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -135,8 +134,12 @@ def _halves(x: Bytes, y: Labels, classes: tuple[str, ...], form: str) -> Raw:
 
 
 def _karate() -> Raw:
-    nodes = np.eye(karate.MEMBERS, dtype=np.uint8)
-    return _halves(nodes, karate.factions(), ("instructor", "officer"), "nodes")
+    """Zachary's club (1977): member 0 is the instructor, "Mr. Hi", and member 33 the officer."""
+    import networkx
+
+    sides = networkx.karate_club_graph().nodes(data="club")
+    y = np.array([int(side == "Officer") for _, side in sides])
+    return _halves(np.eye(len(y), dtype=np.uint8), y, ("instructor", "officer"), "nodes")
 
 
 def _addition(p: int) -> Raw:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import networkx as nx
 import torch
 from torch import Tensor, nn
 
 from samlib.errors import BadInput, check_whole
-from samlib.training import karate
-from samlib.training.activations import activation_class
+from samlib.training.mlp import activation_class
 
 
 def normalised(adjacency: Tensor) -> Tensor:
@@ -38,14 +38,17 @@ class GCN(nn.Module):
         self.sigma = activation_class(activation)()
         check_whole("width", width, 1, 100_000)
         check_whole("depth", depth, 1, 1000)
-        if in_features != karate.MEMBERS:
-            found = f"gcn knows the graph of {karate.MEMBERS} members only, not of {in_features}"
+        graph = nx.karate_club_graph()
+        if in_features != len(graph):
+            found = f"gcn knows the graph of {len(graph)} members only, not of {in_features}"
             raise BadInput(f"{found}; use data = 'karate'")
         sizes = [in_features, *[width] * depth, out_features]
         self.layers = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(sizes))
         self.mix: Tensor
         # In double, so that a network converted to double has it exactly.
-        self.register_buffer("mix", normalised(torch.as_tensor(karate.adjacency())))
+        self.register_buffer(
+            "mix", normalised(torch.as_tensor(nx.to_numpy_array(graph, weight=None)))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (N, out_features) for the members that ``x`` (N, 34) asks about."""

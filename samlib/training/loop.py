@@ -1,9 +1,9 @@
 """Training runs under SAM: one, or many at once as a stacked ensemble.
 
 The objective is f(θ) = mean loss over the training set + (λ/2)‖θ‖², all parameters decayed, with λ
-the weight decay. Runs that share everything but ρ and its schedule, lr, momentum and seed are rows
-of one (E, p) matrix, so that each step costs a few large matrix products; a stacked run equals a
-lone one up to rounding.
+the weight decay. Fully connected runs that share everything but ρ and its schedule, lr, momentum
+and seed are rows of one (E, p) matrix, so that each step costs a few large matrix products; a
+stacked run equals a lone one up to rounding. Other networks train one at a time.
 """
 
 from __future__ import annotations
@@ -11,27 +11,30 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from samlib.diagnostics import verdicts
 from samlib.dynamics import rules
 from samlib.errors import BadInput, check_whole
-from samlib.training import data, module_loss, provenance
-from samlib.training.schedules import Radius, batches
-from samlib.training.spec import Run, RunSpec
-from samlib.training.stacked_loss import Objective
+from samlib.training import data, provenance, schedules
+from samlib.training.loss import Iterate, Loss
+from samlib.training.module_loss import ModuleIterate, ModuleLoss
+from samlib.training.spec import CURVES, Run, RunSpec
+from samlib.training.stacked_loss import StackedLoss
 
-__all__ = [
-    "Run", "RunSpec", "descend", "objective", "resolve_device", "stacks", "train", "train_many",
-]  # fmt: skip
-
-CHECK_EVERY = 100  # steps between looks for runs that diverged
-MEASURES = 200  # how often a run with mini-batches is measured on all the data
 Progress = Callable[[int], object]
+Key: TypeAlias = tuple[tuple[str, Any], ...]
+"""Options of a spec and their values."""
+
+STEPWISE = ("rule", "rho", "lr", "warm_start", "momentum", "schedule", "seed", "steps", "batch")
+"""The options on which a run's loss does not depend, only how it is descended."""
 
 
 def train(spec: RunSpec, **kw: Any) -> Run:
@@ -54,12 +57,34 @@ def train_many(
 ) -> list[Run]:
     """Train all ``specs`` and return their runs in the same order.
 
-    Runs that may share a stack do; each run's gradient descent twin is added unless ``twins`` is
-    False (the verdict is then ``running`` wherever it needs one). A stack takes about ``memory``
-    bytes beside the data: where that is too little, its runs train in several, of one run at least.
-    ``progress`` is called with the number of finished run-steps. One thread by default: the
-    matrices are small, and results then do not depend on the machine's load. BadInput if a spec's
-    data or model cannot be built, or the device is not there.
+    Runs that may share a stack do, and each run's gradient descent twin is trained too.
+
+    Parameters
+    ----------
+    specs
+        The runs.
+    device
+        ``auto``, ``cpu`` or ``cuda``.
+    data_root
+        Where data lie, see :func:`samlib.load_data`.
+    threads
+        One by default: the matrices are small, and results then do not depend on the load.
+    twins
+        Without twins the verdict is ``running`` wherever it needs one.
+    memory
+        Bytes that a stack may take, about, beside the data: where that is too little, its runs
+        train in several, of one run at least.
+    progress
+        Called with the number of finished run-steps.
+
+    Returns
+    -------
+    list of Run
+
+    Raises
+    ------
+    BadInput
+        If a spec's data or model cannot be built, or the device is not there.
     """
     device = resolve_device(device)
     check_whole("threads", threads, 1, 1024)
@@ -71,12 +96,13 @@ def train_many(
     try:
         for stack in stacks(wanted):
             if stack[0].model != "mlp":
-                done |= module_loss.train_each(stack, device, data_root, progress)
+                for spec in stack:
+                    done[spec] = _train_alone(spec, device, data_root, progress)
                 continue
-            f, dataset = objective(stack[0], device, data_root)
-            size = max(1, memory // f.row_bytes(stack[0].steps))
+            loss, dataset = objective(stack[0], device, data_root)
+            size = max(1, memory // cast(StackedLoss, loss).row_bytes(stack[0].steps))
             for i in range(0, len(stack), size):
-                done |= _train_stack(stack[i : i + size], f, dataset, device, progress)
+                done |= _train_stack(stack[i : i + size], loss, dataset, progress)
     finally:
         torch.set_num_threads(before)
     return [_judged(done[s], done.get(s.twin())) for s in specs]
@@ -94,109 +120,191 @@ def resolve_device(name: str) -> str:
 
 
 def stacks(specs: Iterable[RunSpec]) -> list[list[RunSpec]]:
-    """Group specs that can train as rows of one matrix; gradient descent is SAM with ρ = 0."""
-    groups: dict[RunSpec, list[RunSpec]] = {}
+    """Group specs that can train as rows of one matrix; gradient descent is SAM with ρ = 0.
+
+    Rows with mini-batches share them, and so their seed.
+    """
+    groups: dict[Any, list[RunSpec]] = {}
     for s in specs:
-        rule, seed = "sam" if s.rule == "gd" else s.rule, s.seed if s.batch else 0
-        shared = dataclasses.replace(oracle(s), rule=rule, seed=seed, steps=s.steps, batch=s.batch)
-        groups.setdefault(shared, []).append(s)
+        rule, seed = "sam" if s.rule == "gd" else s.rule, s.seed if s.batch else None
+        groups.setdefault((loss_key(s), rule, s.steps, s.batch, seed), []).append(s)
     return list(groups.values())
 
 
-def oracle(s: RunSpec) -> RunSpec:
-    """One spec for all that train on the same f: what f does not depend on is at fixed values."""
-    own: dict[str, Any] = {"rho": 0.0, "lr": 1.0, "warm_start": 0.0, "momentum": 0.0}
-    own |= {"rule": "sam", "seed": 0, "steps": 1, "batch": None, "schedule": "constant"}
-    return dataclasses.replace(s, **own)
+def loss_key(spec: RunSpec) -> Key:
+    """The options of a run that determine its loss: specs with one key have one loss f."""
+    names = (field.name for field in dataclasses.fields(spec))
+    return tuple((name, getattr(spec, name)) for name in names if name not in STEPWISE)
 
 
 def objective(
     spec: RunSpec, device: str = "cpu", data_root: str | None = None
-) -> tuple[Objective, data.Dataset]:
-    """The function f that ``spec`` trains on, and its data set; BadInput if one cannot be built."""
-    cut = {k: getattr(spec, k) for k in ("n", "classes", "features", "label_noise")}
-    dataset = data.load_data(spec.data, data_root, seed=spec.data_seed, **cut)
-    return Objective(spec, dataset, device), dataset
+) -> tuple[Loss, data.Dataset]:
+    """The function f that ``spec`` trains on, and its data set.
+
+    Returns
+    -------
+    loss : StackedLoss or ModuleLoss
+        For ``model = "mlp"`` a stacked loss; otherwise that of the network as ``seed`` draws it.
+    dataset : Dataset
+
+    Raises
+    ------
+    BadInput
+        If one of them cannot be built.
+    """
+    if spec.model == "mlp":
+        dataset = data.load_data(spec.data, data_root, **spec.cut)
+        return StackedLoss(spec, dataset, device), dataset
+    dataset = _kept_data(spec.data, data_root, tuple(spec.cut.items()))
+    return ModuleLoss(spec, dataset, device), dataset
+
+
+@lru_cache(maxsize=1)
+def _kept_data(name: str, root: str | None, cut: Key) -> data.Dataset:
+    # 60,000 colour images take seconds to read, and networks that train alone ask one by one.
+    return data.load_data(name, root, **dict(cut))
+
+
+def _train_alone(spec: RunSpec, device: str, data_root: str | None, progress: Progress) -> Run:
+    """Train a run that cannot be stacked.
+
+    Gradient descent is remembered, since runs recorded one by one have their twins in common.
+    """
+    if spec.rule != "gd":
+        loss, dataset = objective(spec, device, data_root)
+        return _train_stack([spec], loss, dataset, progress)[spec]
+    run = _remembered(spec, device, data_root)
+    progress(spec.steps)
+    return run
+
+
+@lru_cache(maxsize=8)
+def _remembered(spec: RunSpec, device: str, data_root: str | None) -> Run:
+    loss, dataset = objective(spec, device, data_root)
+    return _train_stack([spec], loss, dataset, lambda _: None)[spec]
+
+
+def endpoints(run: Run, loss: Loss) -> tuple[Tensor, Tensor]:
+    """The run's final x and its x⁺ under the run's own rule at full ρ, each of shape (1, p)."""
+    x = torch.as_tensor(run.theta).to(loss.x)[None]
+    return x, rules.get(run.spec.rule)(loss, x, run.spec.rho).x_plus
+
+
+class History(NamedTuple):
+    """What became of E runs in T steps.
+
+    Attributes
+    ----------
+    theta
+        Their final parameters, (E, p).
+    curves
+        Their readings (see :class:`samlib.training.loss.Iterate`), (4, T + 1, E): NaN after a run
+        has diverged. With mini-batches one holds until the next.
+    recent
+        The readings of the last twentieth of the steps, as the steps' own batches have them.
+    """
+
+    theta: Tensor
+    curves: Tensor
+    recent: list[Tensor]
 
 
 def descend(
-    specs: list[RunSpec], f: Objective, device: str, progress: Progress
-) -> tuple[Tensor, Tensor]:
-    """All steps of a stack: final parameters (E, p) and the trace (4, steps + 1, E).
+    iterate: Iterate,
+    *,
+    batches: Iterable[Sequence[Tensor | None]] | None = None,
+    every: int = 0,
+    progress: Progress = lambda _: None,
+) -> History:
+    """Make all steps of the runs in ``iterate``.
 
-    With mini-batches the trace is measured on all the data at every ``steps // MEASURES``-th step.
+    Full-batch runs are measured at every step, by the gradients that the step takes anyway; those
+    with mini-batches at about :attr:`samlib.training.loss.Loss.LOOKS` steps.
+
+    Parameters
+    ----------
+    iterate
+        The runs at their initial points.
+    batches
+        The batches of each step's gradients; None: as the runs' specs have it.
+    every
+        With ``batches`` of one's own, how many steps lie between two looks at the runs.
+    progress
+        Called with the number of finished run-steps.
     """
-    steps, total = specs[0].steps, len(specs)
-    rule = rules.get(next((s.rule for s in specs if s.rule != "gd"), "sam"))
-    theta = torch.stack([f.initial(s.seed) for s in specs])
-    lr, momentum = theta.new_tensor([(s.lr, s.momentum) for s in specs]).T[..., None].unbind()
-    velocity = torch.zeros_like(theta) if momentum.any() else None
-    radius, final = Radius(specs, theta), theta.clone()
-    curves = final.new_full((4, steps + 1, total), torch.nan)
-    alive = torch.arange(total, device=device)
-    shuffled = batches(specs[0], len(f.x), device)
-    noisy = (specs[0].batch or len(f.x)) < len(f.x)
-    every = max(1, steps // MEASURES) if noisy else 1
-
-    def look(rho: Tensor) -> Tensor:
-        f.seen.clear()
-        direction: Tensor = rule(f, theta, rho)[0]
-        return direction
-
-    for t in range(steps + 1):
-        rho = radius.at(t)
-        if t % every == 0 or t == steps:
-            f.batch(None)
-            direction = look(rho)
-            now = torch.stack([*f.seen[0], *f.seen[-1]])
-        if len(alive) == total:
-            curves[:, t] = now
-        else:
-            curves[:, t, alive] = now
-        if t < steps:
-            if noisy:
-                f.batch(next(shuffled))
-                direction = look(rho)
-            radius.feedback(f.seen[-1][1] / f.seen[0][1])
-            if velocity is not None:
-                direction = velocity = direction.addcmul(momentum, velocity)
-            theta = torch.addcmul(theta, lr, direction, value=-1)
-        if t % CHECK_EVERY == 0 or t == steps:
-            progress(min(CHECK_EVERY, steps - t) * total)
-            final[alive] = theta
-            ok = theta.isfinite().all(1)
-            if not ok.all():  # rows that diverged stop here; the others go on without them
-                alive, theta, lr, momentum = (v[ok] for v in (alive, theta, lr, momentum))
-                velocity, now = (None if velocity is None else velocity[ok]), now[:, ok]
-                radius.keep(ok)
-            if not len(alive):
-                break
-    return final, curves
+    loss, spec, total = iterate.loss, iterate.specs[0], len(iterate.specs)
+    steps, count = spec.steps, len(loss.x)
+    if batches is None:
+        batches = ([rows] for rows in schedules.batches(spec, count, loss.device))
+        every = max(1, steps // loss.LOOKS) if (spec.batch or count) < count else 0
+    turns, radius = iter(batches), schedules.Radius(iterate.specs, iterate.theta)
+    final, alive = iterate.theta.clone(), torch.arange(total, device=loss.device)
+    recent: deque[Tensor] = deque(maxlen=max(1, steps // verdicts.THRESHOLDS.tail_parts))
+    curves = final.new_empty(0)
+    with torch.inference_mode(not iterate.differentiates):
+        for t in range(steps + 1):
+            rho = radius.at(t)
+            if t == steps or (every and t % every == 0):
+                now = iterate.look(rho)
+            if t < steps:
+                reading = iterate.move(rho, next(turns))
+                radius.feedback(reading[3] / reading[1])
+                recent.append(reading)
+                now = now if every else reading
+            if t == 0:
+                curves = now.new_full((len(now), steps + 1, total), torch.nan)
+            if len(alive) == total:
+                curves[:, t] = now
+            else:
+                curves[:, t, alive] = now
+            if t % loss.CHECK_EVERY == 0 or t == steps:
+                progress(min(loss.CHECK_EVERY, steps - t) * total)
+                final[alive] = iterate.theta
+                ok = iterate.theta.isfinite().all(1)
+                if not ok.all():  # rows that diverged stop here; the others go on without them
+                    alive, now = alive[ok], now[:, ok]
+                    iterate.keep(ok)
+                    radius.keep(ok)
+                if not len(alive):
+                    break
+    return History(final.clone(), curves, list(recent))  # ordinary tensors, to be differentiated
 
 
 def _train_stack(
-    specs: list[RunSpec], f: Objective, dataset: data.Dataset, device: str, progress: Progress
+    specs: list[RunSpec], loss: Loss, dataset: data.Dataset, progress: Progress
 ) -> dict[RunSpec, Run]:
     """Train a stack and measure every row at its last point; verdicts come later."""
-    started = time.time()
-    differentiates = any(s.rule == "exact" for s in specs)  # the other rules need no autograd
-    with torch.inference_mode(not differentiates):
-        theta, curves = descend(specs, f, device, progress)
-    train_accuracy = f.accuracy(theta, f.x, f.y)
-    test_accuracy = f.accuracy(theta, f.x_test, f.y_test)
+    started, iterate = time.time(), loss.start(specs)
+    theta, curves, recent = descend(iterate, progress=progress)
+    train_accuracy = loss.accuracy(theta, loss.x, loss.y)
+    test_accuracy = loss.accuracy(theta, loss.x_test, loss.y_test)
+    more = _of_module(iterate, recent) if isinstance(iterate, ModuleIterate) else {}
     wall = {"wall_time_s": round(time.time() - started, 3)}
-    where = provenance.provenance(started, device, torch.get_num_threads())
+    where = provenance.provenance(started, loss.device, torch.get_num_threads())
     where |= wall | {"stack": len(specs)}
     numbers, done = curves.double().cpu().numpy(), {}
     for i, s in enumerate(specs):
-        loss, norm, shifted_loss, shifted_norm = numbers[:, :, i]
-        trace = verdicts.Trace(loss, norm, shifted_loss, shifted_norm, f.baseline)
+        curves_of = dict(zip(CURVES, numbers[:, :, i], strict=True))
+        trace = verdicts.Trace(**curves_of, baseline=loss.baseline)
         metrics = wall | trace.summary()
         metrics["train_accuracy"] = float(train_accuracy[i])
         metrics["test_accuracy"] = float(test_accuracy[i])
         row = theta[i].double().cpu().numpy()
-        done[s] = Run(s, "running", metrics, trace, row, dataset.describe(), where)
+        done[s] = Run(s, "running", metrics | more, trace, row, dataset.describe(), where)
     return done
+
+
+def _of_module(iterate: ModuleIterate, recent: list[Tensor]) -> dict[str, float]:
+    """What else is measured of a run that trains alone: its batches' GradRatio, its image.
+
+    Stacks with mini-batches are measured on all the data and need no average over batches.
+    """
+    out = {}
+    if len(iterate.loss.sample) > 1 or iterate.loss.sample[0] is not None:
+        norms = torch.stack(recent)[:, :, 0].double().cpu().numpy()
+        out["batch_grad_ratio"] = float(np.median(verdicts.grad_ratio(norms[:, 1], norms[:, 3])))
+    return out | iterate.image(iterate.specs[0].rho) if iterate.theta.isfinite().all() else out
 
 
 def _judged(run: Run, twin: Run | None) -> Run:

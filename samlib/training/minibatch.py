@@ -6,38 +6,29 @@ Training (:mod:`samlib.training.loop`) takes both on one mini-batch; here each m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import cycle
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samlib.dynamics import rules
 from samlib.errors import check_whole
-from samlib.training.stacked_loss import Objective
+from samlib.training import loop
+from samlib.training.spec import CURVES, RunSpec
+from samlib.training.stacked_loss import StackedIterate, StackedLoss
 
 
-@dataclass(frozen=True)
-class Alternating:
-    """An oracle that takes its gradients on the batches given (row indices, None: all), in turn."""
+class _Measured(StackedIterate):
+    """Rows of which ‖x‖ is measured too."""
 
-    f: Objective
-    batches: cycle[Tensor | None]
-
-    def grad(self, x: Tensor) -> Tensor:
-        """∇f on the next batch at each row of x, shape (E, p)."""
-        self.f.batch(next(self.batches))
-        return self.f.grad(x)
-
-    def hvp(self, x: Tensor, v: Tensor) -> Tensor:
-        """Hessian-vector products on the batch of the gradient before, shape (E, p)."""
-        return self.f.hvp(x, v)
+    def look(self, rho: Tensor) -> Tensor:
+        """A reading with ‖x‖ as its fifth row, (5, E)."""
+        return torch.cat([super().look(rho), torch.linalg.vector_norm(self.theta, dim=1)[None]])
 
 
 def descend(
-    f: Objective,
+    f: StackedLoss,
     x: Tensor,
     rho: float,
     lr: float,
@@ -48,39 +39,56 @@ def descend(
     seed: int = 0,
     every: int = 20,
 ) -> tuple[Tensor, dict[str, NDArray[np.float64]]]:
-    """Run SAM from each row of x (E, p), all rows on the same batches; final x and curves.
+    """Run SAM from each row of x, all rows on the same batches.
 
-    ``ascent`` and ``update`` are the batch sizes of the two gradients, None: all the data. Batches
-    are drawn anew each step, without replacement; if both sizes are given, the smaller batch is
-    part of the larger one (equal sizes: one batch for both). The curves ``loss``, ``grad_norm``,
-    ``shifted_loss``, ``shifted_grad_norm`` and ``norm``, ‖x‖, each of shape (k, E), are measured on
-    all the data at every ``every``-th ``step`` and at the end. BadInput if a size is out of range.
+    Batches are drawn anew each step, without replacement; if both sizes are given, the smaller
+    batch is part of the larger one (equal sizes: one batch for both).
+
+    Parameters
+    ----------
+    f
+        The loss.
+    x
+        Where the rows start, (E, p).
+    rho, lr, steps
+        SAM's radius ρ, learning rate η and number of steps.
+    ascent, update
+        The batch sizes of the two gradients; None: all the data.
+    seed
+        Draws the batches.
+    every
+        The rows are measured at every such step and at the end.
+
+    Returns
+    -------
+    x : Tensor
+        Where they end, (E, p).
+    curves : dict of ndarray
+        ``step``, (k,), and ``loss``, ``grad_norm``, ``shifted_loss``, ``shifted_grad_norm`` and
+        ``norm``, ‖x‖, each (k, E), measured on all the data.
+
+    Raises
+    ------
+    BadInput
+        If a size is out of range.
     """
-    rows = len(f.x)
     for name, size in (("ascent", ascent), ("update", update)):
         if size is not None:
-            check_whole(name, size, 1, rows)
-    draw, at, seen = torch.Generator().manual_seed(seed), [], []
-    with torch.inference_mode():
-        for t in range(steps + 1):
-            if t % every == 0 or t == steps:
-                at.append(t)
-                seen.append(_measured(f, x, rho))
-            if t < steps:
-                order = torch.randperm(rows, generator=draw).to(f.x.device)
-                batches = [None if size is None else order[:size] for size in (ascent, update)]
-                x = x - lr * rules.sam(Alternating(f, cycle(batches)), x, rho)[0]
-                f.seen.clear()
-    f.batch(None)
-    names = ("loss", "grad_norm", "shifted_loss", "shifted_grad_norm", "norm")
-    curves = torch.stack(seen, 1).double().cpu().numpy()
-    x = x.clone()  # an ordinary tensor: those of inference cannot be differentiated
-    return x, {"step": np.array(at, float)} | dict(zip(names, curves, strict=True))
+            check_whole(name, size, 1, len(f.x))
+    rows = _Measured(f, [RunSpec(rho=rho, lr=lr, steps=steps)] * len(x), x)
+    done = loop.descend(rows, batches=_draw(len(f.x), (ascent, update), seed), every=every)
+    at = np.array([t for t in range(steps + 1) if t % every == 0 or t == steps])
+    curves = done.curves[:, at].double().cpu().numpy()
+    return done.theta, {"step": at.astype(float)} | dict(
+        zip((*CURVES, "norm"), curves, strict=True)
+    )
 
 
-def _measured(f: Objective, x: Tensor, rho: float) -> Tensor:
-    """f and ‖∇f‖ at x and at x⁺ on all the data, and ‖x‖: shape (5, E)."""
-    f.batch(None)
-    f.seen.clear()
-    rules.sam(f, x, rho)
-    return torch.stack([*f.seen[0], *f.seen[1], torch.linalg.vector_norm(x, dim=1)])
+def _draw(
+    count: int, sizes: tuple[int | None, int | None], seed: int
+) -> Iterator[list[Tensor | None]]:
+    """The batches of each step: the first rows of one permutation."""
+    draw = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(count, generator=draw)
+        yield [None if size is None else order[:size] for size in sizes]

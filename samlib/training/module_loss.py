@@ -1,21 +1,18 @@
-"""Training of networks that cannot be stacked, one at a time, through :class:`samlib.SAM`.
+"""The loss of one ``torch.nn.Module``, and its training through :class:`samlib.SAM`.
 
-The objective is as in :mod:`samlib.training.loop`, f(θ) = mean cross-entropy + (λ/2)‖θ‖², all
-parameters decayed, and the penalty belongs to f: it enters both gradients of SAM.
-
-A full-batch run is measured at every step. A mini-batch run is measured at LOOKS steps spread over
-the run, on its first SAMPLE training examples: the loss, the gradient, x⁺ and the gradient there
-are those of their mean loss, with the run's ρ of that step. BatchNorm then works as in training: it
-normalises each batch by that batch's own statistics, so SAMPLE examples are taken in pieces of the
-batch size, and the running statistics stay as they are. In training they update once a step, at x.
-What SAM itself sees, the batch's gradients, is summed up in ``batch_grad_ratio``.
+A full-batch run is measured at every step. A mini-batch run is measured on its first SAMPLE
+training examples: the loss, the gradient, x⁺ and the gradient there are those of their mean loss,
+with the run's ρ of that step. BatchNorm then works as in training: it normalises each batch by that
+batch's own statistics, so SAMPLE examples are taken in pieces of the batch size, and the running
+statistics stay as they are. In training they update once a step, at x. What SAM itself sees, the
+batch's gradients, is summed up in the metric ``batch_grad_ratio``.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import cycle
 from typing import Any, cast
 
 import numpy as np
@@ -23,21 +20,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samlib.diagnostics import verdicts
 from samlib.errors import BadInput
 from samlib.optim._foreach import norm_of
 from samlib.optim.sam import SAM, freeze_batchnorm
-from samlib.training import data, models, provenance
-from samlib.training.schedules import Radius, batches
-from samlib.training.spec import Run, RunSpec
+from samlib.training import models
+from samlib.training.data import Dataset
+from samlib.training.loss import Iterate, Loss, confidence
+from samlib.training.models import flat_parameters
+from samlib.training.spec import RunSpec
 
-LOOKS = 15
-SAMPLE = 256
-CHECK_EVERY = 20  # steps between looks for a run that diverged
 FORMS = {"resnet18": "image", "transformer": "tokens", "gcn": "nodes"}  # what each model reads
 
 
-def network(spec: RunSpec, dataset: data.Dataset) -> nn.Module:
+def network(spec: RunSpec, dataset: Dataset) -> nn.Module:
     """The network of ``spec`` as initialised by its seed; BadInput if it cannot be had."""
     if dataset.features != (form := FORMS[spec.model]):
         found = f"model {spec.model!r} reads features {form!r}, not {dataset.features!r}"
@@ -49,55 +44,109 @@ def network(spec: RunSpec, dataset: data.Dataset) -> nn.Module:
         raise BadInput(f"rule 'exact' is for mlp; use another with {spec.model}")
     classes = dataset.num_classes
     inputs = classes if form == "tokens" else dataset.x_train.shape[1]
-    options = {k: getattr(spec, k) for k in ("width", "depth", "activation")}
-    net = models.build_model(
-        spec.model, seed=spec.seed, in_features=inputs, out_features=classes, **options
-    )
+    sizes = {"in_features": inputs, "out_features": classes}
+    net = models.build_model(spec.model, seed=spec.seed, **sizes, **spec.architecture)
     return net.to(getattr(torch, spec.dtype))
 
 
-class Problem:
-    """A network, its data and its optimizer; ``seen`` holds (f, ‖∇f‖) of each gradient asked for.
+class ModuleLoss(Loss):
+    """The loss f of :class:`samlib.training.loss.Loss` for one module: cross-entropy and penalty.
 
-    On a GPU float32 runs use bfloat16 autocast and torch.compile, which gain nothing on a CPU.
+    BatchNorm normalises each batch by its own statistics; the methods of the common interface leave
+    the running ones, and the module's parameters, as they are. On a GPU float32 runs use bfloat16
+    autocast and torch.compile, which gain nothing on a CPU.
+
+    Attributes
+    ----------
+    net : nn.Module
+        The network, whose parameters are where training has come to.
+    sample : sequence of Tensor or None
+        The batches on which a mini-batch run is measured; all the data for a full-batch run.
     """
 
-    def __init__(self, spec: RunSpec, dataset: data.Dataset, device: str) -> None:
-        self.net, self.decay = network(spec, dataset).to(device), spec.weight_decay
-        kind = getattr(torch, spec.dtype)
-        self.x, self.x_test = (
-            torch.as_tensor(x, dtype=kind, device=device) for x in (dataset.x_train, dataset.x_test)
-        )
+    LOOKS = 15
+    CHECK_EVERY = 20
+    SAMPLE = 256
+
+    def __init__(self, spec: RunSpec, dataset: Dataset, device: str = "cpu") -> None:
+        super().__init__(spec, dataset, device)
+        self.net = network(spec, dataset).to(device)
+        self.params: list[Tensor] = list(self.net.parameters())
         if self.x.ndim == 4:
             self.x = self.x.to(memory_format=torch.channels_last)
-        self.y, self.y_test = (
-            torch.as_tensor(y, device=device) for y in (dataset.y_train, dataset.y_test)
-        )
-        self.params: list[Tensor] = list(self.net.parameters())
-        self.size = min(spec.batch or len(self.x), len(self.x))
-        self.noisy = self.size < len(self.x)
-        rule = "sam" if spec.rule == "gd" else spec.rule
-        options: dict[str, Any] = {"lr": spec.lr, "momentum": spec.momentum, "model": self.net}
-        options |= {"rho": 0.0, "rule": rule, "gsam_alpha": 0.1}  # α as in samlib.dynamics.rules
-        self.sam = SAM(self.params, torch.optim.SGD, **options)
-        self.seen: list[tuple[float, float]] = []
         gpu = device != "cpu"
-        self.call = torch.compile(self.net) if gpu else self.net
-        self.low = gpu and spec.dtype == "float32"
+        self._call = torch.compile(self.net) if gpu else self.net
+        self._low = gpu and spec.dtype == "float32"
+        self.sample: Sequence[Tensor | None] = [None]
+        if spec.batch and spec.batch < len(self.x):
+            count = max(1, min(self.SAMPLE, len(self.x)) // spec.batch)
+            rows = torch.arange(count * spec.batch, device=self.x.device)
+            self.sample = torch.split(rows, spec.batch)
 
-    def logits(self, x: Tensor) -> Tensor:
-        """The network's outputs (N, k) for inputs ``x``."""
-        with torch.autocast(self.x.device.type, torch.bfloat16, self.low):
-            out: Tensor = self.call(x)
-        return out.to(self.x.dtype)
+    @property
+    def baseline(self) -> float:
+        """The loss of the best constant predictor: the entropy of the class prior, in nats."""
+        prior = self.prior.cpu().numpy()
+        # NumPy's sum, whose last digits the records have
+        return float(-(prior[prior > 0] * np.log(prior[prior > 0])).sum())
 
-    def gradient(self, rows: Sequence[Tensor | None]) -> Tensor:
-        """Leave ∇f of the mean over these batches of equal weight in ``.grad``; return f."""
-        self.sam.zero_grad()
+    def start(self, specs: Sequence[RunSpec], theta: Tensor | None = None) -> ModuleIterate:
+        """The run, one, where the network is, or at ``theta`` (1, p)."""
+        if theta is not None:
+            self._load(theta[0])
+        return ModuleIterate(self, specs)
+
+    def value_and_grad(self, theta: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """f, shape (E,), and ∇f, shape (E, p), for each row of ``theta`` (E, p)."""
+        values, gradients = [], []
+        for row in theta:
+            with self._at(row):
+                values.append(self.backward([rows])[0])
+                pieces = [cast(Tensor, p.grad).reshape(-1) for p in self.params]
+                gradients.append(torch.cat(pieces))
+        return torch.stack(values), torch.stack(gradients)
+
+    def hvp(self, theta: Tensor, v: Tensor, rows: Tensor | None = None) -> Tensor:
+        """∇²f(θ)v for each row of ``theta`` and ``v``, all shapes (E, p)."""
+        products = []
+        for row, direction in zip(theta, v, strict=True):
+            with self._at(row):
+                pieces = torch.autograd.grad(self._mean(rows), self.params, create_graph=True)
+                slope = torch.cat([piece.reshape(-1) for piece in pieces]) @ direction
+                second = torch.autograd.grad(slope, self.params)
+            products.append(torch.cat([piece.reshape(-1) for piece in second]))
+        return torch.stack(products) + self.decay * v
+
+    @torch.no_grad()
+    def predict(self, theta: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Class probabilities (E, k, N), float64, of training examples for each row of θ."""
+        x, out = self.x if rows is None else self.x[rows], []
+        for row in theta:
+            with self._at(row):
+                out.append(self._logits(x).double().softmax(1).T)
+        return torch.stack(out)
+
+    @torch.no_grad()
+    def accuracy(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Fraction (E,) of ``x`` classified as ``y`` with BatchNorm's running statistics."""
+        out = []
+        for row in theta:
+            with self._at(row):
+                self.net.eval()
+                guess = torch.cat([self._logits(part).argmax(1) for part in torch.split(x, 500)])
+                self.net.train()
+            out.append((guess == y).double().mean())
+        return torch.stack(out)
+
+    def backward(self, batches: Sequence[Tensor | None]) -> tuple[Tensor, float]:
+        """Leave ∇f of the mean over batches of equal weight in the parameters' ``.grad``.
+
+        Returns f there and ‖∇f‖, where the network is.
+        """
+        self.net.zero_grad()
         value = torch.zeros((), dtype=self.x.dtype, device=self.x.device)
-        for index in rows:
-            x, y = (self.x, self.y) if index is None else (self.x[index], self.y[index])
-            loss = F.cross_entropy(self.logits(x), y) / len(rows)
+        for rows in batches:
+            loss = self._mean(rows) / len(batches)
             torch.autograd.backward(loss)
             value += loss.detach()
         gradients = [cast(Tensor, p.grad) for p in self.params]
@@ -105,148 +154,101 @@ class Problem:
             with torch.no_grad():
                 torch._foreach_add_(gradients, self.params, alpha=self.decay)
                 value += self.decay / 2 * norm_of(self.params) ** 2
-        self.seen.append((float(value), norm_of(gradients)))
-        return value
+        return value, norm_of(gradients)
 
-    def step(self, rows: Tensor | None, rho: float) -> None:
-        """One step of SAM with radius ``rho`` on a batch; its numbers are then in ``seen``."""
-        self._radius(rho)
-        self.sam.step(lambda: self.gradient([rows]))
+    def _mean(self, rows: Tensor | None) -> Tensor:
+        """The mean cross-entropy of some training examples."""
+        x, y = (self.x, self.y) if rows is None else (self.x[rows], self.y[rows])
+        return F.cross_entropy(self._logits(x), y)
 
-    def look(self, rho: float) -> None:
-        """Fill ``seen`` with the numbers at x and x⁺ on the sample; nothing moves."""
-        self._radius(rho)
-        with freeze_batchnorm(self.net):
-            self.gradient(self.sample)
-            if rho:
-                with self.sam.perturbed():
-                    self.gradient(self.sample)
+    def _logits(self, x: Tensor) -> Tensor:
+        """The network's outputs (N, k) for inputs ``x``."""
+        with torch.autocast(self.x.device.type, torch.bfloat16, self._low):
+            out: Tensor = self._call(x)
+        return out.to(self.x.dtype)
+
+    @contextmanager
+    def _at(self, theta: Tensor) -> Iterator[None]:
+        """The network at θ, (p,), for the time being, its BatchNorm statistics at rest."""
+        before = flat_parameters(self.net)
+        self._load(theta)
+        try:
+            with freeze_batchnorm(self.net):
+                yield
+        finally:
+            self._load(before)
+
+    @torch.no_grad()
+    def _load(self, theta: Tensor) -> None:
+        pieces = torch.split(theta, [p.numel() for p in self.params])
+        for p, piece in zip(self.params, pieces, strict=True):
+            p.copy_(piece.view_as(p))
+
+
+class ModuleIterate(Iterate):
+    """One run in training: the module of its loss, moved by :class:`samlib.SAM` over SGD."""
+
+    loss: ModuleLoss
+    differentiates = True
+
+    def __init__(self, loss: ModuleLoss, specs: Sequence[RunSpec]) -> None:
+        (spec,) = self.specs = specs
+        self.loss = loss
+        rule = "sam" if spec.rule == "gd" else spec.rule
+        options: dict[str, Any] = {"lr": spec.lr, "momentum": spec.momentum, "model": loss.net}
+        options |= {"rho": 0.0, "rule": rule, "gsam_alpha": 0.1}  # α as in samlib.dynamics.rules
+        self.sam = SAM(loss.params, torch.optim.SGD, **options)
 
     @property
-    def sample(self) -> Sequence[Tensor | None]:
-        """The batches on which a mini-batch run is measured; all the data for a full-batch run."""
-        if not self.noisy:
-            return [None]
-        count = max(1, min(SAMPLE, len(self.x)) // self.size)
-        return torch.split(torch.arange(count * self.size, device=self.x.device), self.size)
+    def theta(self) -> Tensor:
+        """A copy of the network's parameters, (1, p)."""
+        return flat_parameters(self.loss.net)[None]
 
-    def _radius(self, rho: float) -> None:
-        self.seen.clear()
-        self.sam.param_groups[0]["rho"] = rho
+    def look(self, rho: Tensor) -> Tensor:
+        """A reading (4, 1) with radius ``rho`` on the sample; nothing moves."""
+        self._set(rho)
+        with freeze_batchnorm(self.loss.net):
+            here = there = self.loss.backward(self.loss.sample)
+            if rho:
+                with self.sam.perturbed():
+                    there = self.loss.backward(self.loss.sample)
+        return self._reading(here, there)
 
-    def predictions(self) -> Tensor:
-        """Class probabilities (N, k) on the sample, BatchNorm working as in training."""
-        with torch.no_grad(), freeze_batchnorm(self.net):
-            parts = [self.logits(self.x if rows is None else self.x[rows]) for rows in self.sample]
-        return torch.cat(parts).double().softmax(1)
+    def move(self, rho: Tensor, batches: Sequence[Tensor | None]) -> Tensor:
+        """Make a step whose gradients are taken on ``batches`` in turn; its reading, at x."""
+        self._set(rho)
+        turns, passes = cycle(batches), list[tuple[Tensor, float]]()
 
-    def accuracy(self, x: Tensor, y: Tensor) -> float:
-        """Fraction of ``x`` classified as ``y`` with BatchNorm's running statistics."""
-        self.net.eval()
-        with torch.no_grad():
-            guess = torch.cat([self.logits(part).argmax(1) for part in torch.split(x, 500)])
-        self.net.train()
-        return float((guess == y).double().mean())
+        def closure() -> Tensor:
+            passes.append(self.loss.backward([next(turns)]))
+            return passes[-1][0]
 
+        self.sam.step(closure)
+        return self._reading(passes[0], passes[-1])
 
-def image(problem: Problem, rho: float) -> dict[str, float]:
-    """What the networks at x and at x⁺ predict on the sample, in nats.
+    def keep(self, rows: Tensor) -> None:
+        """A single network has no rows to drop."""
 
-    As :func:`samlib.experiments.measures.image` has it: ``entropy`` is the mean entropy of a
-    prediction, ``spread`` the mean Kullback–Leibler divergence of a prediction from their mean; at
-    x⁺ their names begin with ``shifted_``.
-    """
-    pairs = {"": problem.predictions()}
-    problem.look(0.0)  # the gradient at x
-    problem._radius(rho)
-    with problem.sam.perturbed():
-        pairs["shifted_"] = problem.predictions()
-    out = {}
-    for name, p in pairs.items():
-        out[f"{name}entropy"] = float(torch.special.entr(p).sum(1).mean())
-        out[f"{name}spread"] = float(torch.special.entr(p.mean(0)).sum()) - out[f"{name}entropy"]
-    return out
+    def image(self, rho: float) -> dict[str, float]:
+        """What the networks at x and, under ``shifted_`` names, at x⁺ predict on the sample.
 
+        See :func:`samlib.training.loss.confidence`.
+        """
+        self._set(rho)
+        with freeze_batchnorm(self.loss.net):
+            self.loss.backward(self.loss.sample)
+            x = self.theta
+            with self.sam.perturbed():
+                plus = self.theta
+        out: dict[str, float] = {}
+        for name, theta in (("", x), ("shifted_", plus)):
+            parts = [self.loss.predict(theta, rows)[0].T for rows in self.loss.sample]
+            out |= {f"{name}{k}": v for k, v in confidence(torch.cat(parts).T).items()}
+        return out
 
-def descend(spec: RunSpec, f: Problem, progress: Callable[[int], object]) -> tuple[Any, float]:
-    """All steps: the trace (4, steps + 1), and the median GradRatio of the last 5 % of batches."""
-    rows = batches(spec, len(f.x), str(f.x.device))
-    radius, steps = Radius([spec], f.x), spec.steps
-    every = max(1, steps // LOOKS)
-    curves, ratios = np.full((4, steps + 1), np.nan), []
-    now: tuple[float, ...] = ()
-    for t in range(steps + 1):
-        rho = float(radius.at(t))
-        if (f.noisy and t % every == 0) or t == steps:
-            f.look(rho)
-            now = (*f.seen[0], *f.seen[-1])
-        if t < steps:
-            f.step(next(rows), rho)
-            ratios.append(f.seen[-1][1] / (f.seen[0][1] + verdicts.EPSILON))
-            radius.feedback(torch.tensor([ratios[-1]]))
-            now = now if f.noisy else (*f.seen[0], *f.seen[-1])
-        curves[:, t] = now
-        if t % CHECK_EVERY == 0 or t == steps:
-            progress(min(CHECK_EVERY, steps - t))
-            if not all(np.isfinite(f.seen[0])):
-                break
-    return curves, float(np.median(ratios[-max(1, steps // 20) :]))
+    def _set(self, rho: Tensor | float) -> None:
+        self.sam.param_groups[0]["rho"] = float(rho)
 
-
-def _finish(spec: RunSpec, f: Problem, dataset: data.Dataset, trace: Any, seen: float) -> Any:
-    """The metrics of a run at its end, and its parameters (p,)."""
-    metrics = trace.summary()
-    metrics["train_accuracy"] = f.accuracy(f.x, f.y)
-    metrics["test_accuracy"] = f.accuracy(f.x_test, f.y_test)
-    if f.noisy:
-        metrics["batch_grad_ratio"] = seen
-    theta = models.flat_parameters(f.net)
-    if theta.isfinite().all():
-        metrics |= image(f, spec.rho)
-    return metrics, theta.double().cpu().numpy()
-
-
-@lru_cache(maxsize=1)
-def _data(name: str, root: str | None, seed: int, cut: tuple[tuple[str, Any], ...]) -> data.Dataset:
-    # 60,000 colour images take seconds to read.
-    return data.load_data(name, root, seed=seed, **dict(cut))
-
-
-def _train(
-    spec: RunSpec, device: str, data_root: str | None, progress: Callable[[int], object]
-) -> Run:
-    started = time.time()
-    cut = tuple((k, getattr(spec, k)) for k in ("n", "classes", "features", "label_noise"))
-    dataset = _data(spec.data, data_root, spec.data_seed, cut)
-    f = Problem(spec, dataset, device)
-    prior = np.bincount(dataset.y_train) / len(dataset.y_train)
-    baseline = float(-(prior[prior > 0] * np.log(prior[prior > 0])).sum())
-    curves, seen = descend(spec, f, progress)
-    loss, norm, shifted_loss, shifted_norm = curves
-    trace = verdicts.Trace(loss, norm, shifted_loss, shifted_norm, baseline)
-    metrics, theta = _finish(spec, f, dataset, trace, seen)
-    wall = {"wall_time_s": round(time.time() - started, 3)}
-    where = provenance.provenance(started, device, torch.get_num_threads()) | wall | {"stack": 1}
-    return Run(spec, "running", wall | metrics, trace, theta, dataset.describe(), where)
-
-
-@lru_cache(maxsize=8)
-def _remembered(spec: RunSpec, device: str, data_root: str | None) -> Run:
-    return _train(spec, device, data_root, lambda _: None)
-
-
-def train_each(
-    specs: list[RunSpec], device: str, data_root: str | None, progress: Callable[[int], object]
-) -> dict[RunSpec, Run]:
-    """Train ``specs`` one after the other; verdicts come later.
-
-    Gradient descent is remembered, since runs recorded one by one have their twins in common.
-    """
-    done = {}
-    for spec in specs:
-        if spec.rule == "gd":
-            done[spec] = _remembered(spec, device, data_root)
-            progress(spec.steps)
-        else:
-            done[spec] = _train(spec, device, data_root, progress)
-    return done
+    def _reading(self, *ends: tuple[Tensor, float]) -> Tensor:
+        numbers = [number for value, norm in ends for number in (float(value), norm)]
+        return self.loss.x.new_tensor(numbers)[:, None]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from samlib.errors import BadInput, check_whole
-from samlib.training.activations import activation_class
+from samlib.training.mlp import activation_class
 
 
 def _conv(a: int, b: int, size: int, stride: int = 1) -> list[nn.Module]:

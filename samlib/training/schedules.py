@@ -11,61 +11,75 @@ from samlib.diagnostics.verdicts import THRESHOLDS
 from samlib.training.spec import RunSpec
 
 RATE = 1.01  # factor by which the adaptive radius shrinks (GradRatio low) or grows back in a step
-_LINES = {
-    "ramp": (0.0, 1.0),
-    "decay": (1.0, -1.0),
-}  # factor on ρ: first, rise
+_LINES = {"ramp": (0.0, 1.0), "decay": (1.0, -1.0)}  # factor on ρ: first, rise
 
 
-def batches(spec: RunSpec, rows: int, device: str) -> Iterator[Tensor | None]:
-    """Row indices of each step's mini-batch, shuffled anew each epoch; None for the full batch."""
-    draw, size = torch.Generator().manual_seed(spec.seed), spec.batch or rows
+def batches(spec: RunSpec, count: int, device: str | torch.device) -> Iterator[Tensor | None]:
+    """Indices of each step's mini-batch out of ``count`` examples; None for the full batch.
+
+    They are shuffled anew each epoch, by the run's seed; the last, smaller batch is left out.
+    """
+    draw, size = torch.Generator().manual_seed(spec.seed), spec.batch or count
     while True:
-        if size >= rows:
+        if size >= count:
             yield None
             continue
-        order = torch.randperm(rows, generator=draw).to(device)
-        yield from torch.split(order[: rows - rows % size], size)
+        order = torch.randperm(count, generator=draw).to(device)
+        yield from torch.split(order[: count - count % size], size)
 
 
 class Radius:
     """ρ for E rows, shape (E, 1), as their specs' ``warm_start`` and ``schedule`` have it.
 
     Step t of T counts from the end of the warm start, during which ρ = 0: a ramp multiplies ρ by
-    t/T and a decay by 1 − t/T. ``like`` gives dtype and device.
+    t/T and a decay by 1 − t/T.
+
+    Parameters
+    ----------
+    specs
+        The runs, one a row, all of as many steps.
+    like
+        A tensor of the dtype and on the device that the radii are to have.
     """
 
     def __init__(self, specs: Sequence[RunSpec], like: Tensor) -> None:
         self.steps = specs[0].steps
-        rows = []
-        for s in specs:
-            rho = 0.0 if s.rule == "gd" else s.rho
-            start = round(s.warm_start * s.steps)
-            rows.append((rho, start, *_LINES.get(s.schedule, (1.0, 0.0)), s.schedule == "adaptive"))
-        self.columns = torch.tensor(rows, dtype=like.dtype, device=like.device)
-        self.lines = self.columns.T[..., None].unbind()
-        self.factor = torch.ones_like(self.columns[:, :1])
+        lines = [_LINES.get(s.schedule, (1.0, 0.0)) for s in specs]
+        columns = {
+            "rho": [0.0 if s.rule == "gd" else s.rho for s in specs],
+            "start": [round(s.warm_start * s.steps) for s in specs],
+            "first": [first for first, _ in lines],
+            "rise": [rise for _, rise in lines],
+            "adapts": [float(s.schedule == "adaptive") for s in specs],
+            "factor": [1.0] * len(specs),
+        }
+        self.columns = {
+            name: torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
+            for name, values in columns.items()
+        }
         self.warm = any(s.warm_start for s in specs)
         self.sloped = any(s.schedule in _LINES for s in specs)
         self.adapts = any(s.schedule == "adaptive" for s in specs)
 
     def at(self, t: int) -> Tensor:
         """ρ before step ``t``."""
-        rho, start, first, rise, _ = self.lines
+        c = self.columns
+        rho, start = c["rho"], c["start"]
         if self.sloped:
-            rho = rho * (first + rise * (t - start) / (self.steps - start).clamp(min=1))
+            part = c["first"] + c["rise"] * (t - start) / (self.steps - start).clamp(min=1)
+            rho = rho * part
         if self.warm:
             rho = rho * (t >= start)
-        return rho * self.factor if self.adapts else rho
+        return rho * c["factor"] if self.adapts else rho
 
     def feedback(self, ratio: Tensor) -> None:
         """Let adaptive radii answer to this step's GradRatio, shape (E,)."""
         if self.adapts:
-            low = ratio.to(self.factor.device)[:, None] < THRESHOLDS.low_ratio
-            moved = torch.where(low, self.factor / RATE, self.factor * RATE)
-            self.factor = torch.where(self.columns[:, 4:] > 0, moved.clamp(max=1), self.factor)
+            factor = self.columns["factor"]
+            low = ratio.to(factor.device)[:, None] < THRESHOLDS.low_ratio
+            moved = torch.where(low, factor / RATE, factor * RATE).clamp(max=1)
+            self.columns["factor"] = torch.where(self.columns["adapts"] > 0, moved, factor)
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only, a mask of shape (E,)."""
-        self.columns, self.factor = self.columns[rows], self.factor[rows]
-        self.lines = self.columns.T[..., None].unbind()
+        self.columns = {name: column[rows] for name, column in self.columns.items()}

@@ -20,6 +20,7 @@ from samlib.training import provenance
 LOSSES = ("ce", "mse", "logistic")
 SCHEDULES = ("constant", "ramp", "decay", "adaptive")
 DTYPES = ("float32", "float64")
+CURVES = ("loss", "grad_norm", "shifted_loss", "shifted_grad_norm")
 # (lowest, highest) of each number, and what to try instead of one out of range
 REALS: dict[str, tuple[float, float, str]] = {
     "rho": (0, 1e6, "SAM's radius is usually between 0.01 and 10"),
@@ -78,9 +79,8 @@ class RunSpec:
     momentum: float = _option(0.0, "momentum of the base step", added=True)
 
     def __post_init__(self) -> None:
-        from samlib.training import (
-            models,  # and torch with it, which the command line's help can do without
-        )
+        # and torch with it, which the command line's help can do without
+        from samlib.training import models
 
         kept: dict[str, Any] = {}
         for name, (low, high, remedy) in REALS.items():
@@ -123,6 +123,17 @@ class RunSpec:
     def id(self) -> str:
         """The run's id in the records."""
         return provenance.identity(self.to_json())
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The options of :func:`samlib.training.models.build_model` that a run sets."""
+        return {"width": self.width, "depth": self.depth, "activation": self.activation}
+
+    @property
+    def cut(self) -> dict[str, Any]:
+        """The options of :func:`samlib.training.data.load_data` that a run sets."""
+        kept = {"n": self.n, "classes": self.classes, "features": self.features}
+        return kept | {"label_noise": self.label_noise, "seed": self.data_seed}
 
     def twin(self) -> RunSpec:
         """The same run without SAM, from the same start: what could be learned in its steps.
@@ -183,6 +194,5 @@ class Run:
         """The trace at about ``points`` steps, evenly spaced in log(1 + step), as float32."""
         last = len(self.trace.loss) - 1
         steps = np.unique(np.round(np.expm1(np.linspace(0, np.log1p(last), points))).astype(int))
-        keys = ("loss", "grad_norm", "shifted_loss", "shifted_grad_norm")
-        out = {k: getattr(self.trace, k)[steps].astype(np.float32) for k in keys}
+        out = {k: getattr(self.trace, k)[steps].astype(np.float32) for k in CURVES}
         return {"step": steps.astype(np.float32), **out}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from samlib.errors import BadInput, check_whole
-from samlib.training.activations import activation_class
+from samlib.training.mlp import activation_class
 
 HEADS = 4
 LENGTH = 8  # the longest sequence, the end mark included

@@ -46,7 +46,7 @@ def test_the_image_is_gradient_descents_minimizer_up_to_a_sign_flip(runs: list[R
     minimizer = runs[10].theta
     mirror = np.r_[-minimizer[:-1], minimizer[-1]]
     for run in runs[:10]:
-        _, plus = rules.sam(f, torch.tensor(run.theta)[None], P.rho)
+        plus = rules.sam(f, torch.tensor(run.theta)[None], P.rho).x_plus
         distances = [np.linalg.norm(plus[0].numpy() - m) for m in (minimizer, mirror)]
         assert min(distances) < 1e-6
         assert np.linalg.norm(run.theta - plus[0].numpy()) == pytest.approx(3.5, abs=1e-9)

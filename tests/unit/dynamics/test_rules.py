@@ -39,7 +39,7 @@ def test_exact_equals_sympys_derivative_of_the_surrogate(name: str, rho: float) 
     for point in points(name, 4):
         at = {x: sympy.Rational(float(p)) for x, p in zip(xs, point, strict=True)}
         expected = [float(surrogate.diff(x).subs(at).evalf(30)) for x in xs]
-        direction, _ = rules.exact(landscape, point, rho)
+        direction = rules.exact(landscape, point, rho).direction
         np.testing.assert_allclose(direction, expected, rtol=1e-9, atol=1e-9)
 
 
@@ -50,9 +50,9 @@ def test_exact_equals_autograd_through_the_composition(name: str) -> None:
     (g,) = torch.autograd.grad(landscape.f(x).sum(), x, create_graph=True)
     x_plus = x + rho * g / g.norm(dim=-1, keepdim=True)
     (expected,) = torch.autograd.grad(landscape.f(x_plus).sum(), x)
-    direction, at = rules.exact(landscape, points(name), rho)
-    np.testing.assert_allclose(at, x_plus.detach(), rtol=1e-12)
-    np.testing.assert_allclose(direction, expected, rtol=1e-8, atol=1e-9)
+    step = rules.exact(landscape, points(name), rho)
+    np.testing.assert_allclose(step.x_plus, x_plus.detach(), rtol=1e-12)
+    np.testing.assert_allclose(step.direction, expected, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", SURFACES)
@@ -65,7 +65,7 @@ def test_each_rule_equals_its_equation(name: str) -> None:
         np.testing.assert_allclose(
             rules.sam(landscape, x, rho)[0], landscape.grad(plus), rtol=1e-10
         )
-        np.testing.assert_array_equal(rules.gd(landscape, x, rho), (g, x))
+        np.testing.assert_array_equal(rules.gd(landscape, x, rho)[:2], (g, x))
 
         scale = np.diag(np.abs(x))
         plus = x + rho * scale @ scale @ g / np.linalg.norm(scale @ g)
@@ -79,7 +79,7 @@ def test_each_rule_equals_its_equation(name: str) -> None:
         got = rules.unnormalised(landscape, x, rho)[0]
         np.testing.assert_allclose(got, landscape.grad(plus), rtol=1e-8, atol=1e-9)
 
-        direction, plus = rules.gsam(landscape, x, rho, alpha=alpha)
+        direction, plus, *_ = rules.gsam(landscape, x, rho, alpha=alpha)
         g_plus = landscape.grad(plus)
         removed = (g_plus - direction) / alpha  # orthogonal to ∇f(x⁺); g minus it is parallel
         assert abs(removed @ unit(g_plus)) <= 1e-9 * max(1, np.linalg.norm(g_plus))
@@ -89,6 +89,18 @@ def test_each_rule_equals_its_equation(name: str) -> None:
             (parallel @ unit(g_plus)) * unit(g_plus),
             atol=1e-9 * max(1, np.linalg.norm(g_plus)),
         )
+
+
+@pytest.mark.parametrize("name", rules.names())
+def test_a_step_tells_losses_and_gradients_at_both_of_its_points(name: str) -> None:
+    landscape, x = symbolic.landscape("camel"), points("camel").reshape(3, 4, 2)
+    step = rules.get(name)(landscape, x, 0.4)
+    np.testing.assert_array_equal(step.loss, landscape.f(x))
+    np.testing.assert_array_equal(step.grad, landscape.grad(x))
+    np.testing.assert_array_equal(step.shifted_loss, landscape.f(step.x_plus))
+    np.testing.assert_array_equal(step.shifted_grad, landscape.grad(step.x_plus))
+    assert (step.loss.shape, step.direction.shape) == ((3, 4), (3, 4, 2))
+    assert (step.loss != step.shifted_loss).all() == (name != "gd")
 
 
 def test_gsam_is_sam_on_the_line() -> None:
@@ -105,7 +117,7 @@ def test_rules_are_the_same_in_torch_and_batched(name: str) -> None:
         points("camel").reshape(3, 4, 2),
     )
     rho = np.linspace(0.1, 1.2, 12).reshape(3, 4, 1)
-    direction, plus = rule(landscape, x, rho)
+    direction, plus, *_ = rule(landscape, x, rho)
     tensors = rule(landscape, torch.tensor(x), torch.tensor(rho))
     np.testing.assert_allclose(direction, tensors[0], rtol=1e-10, atol=1e-10)
     np.testing.assert_allclose(plus, tensors[1], rtol=1e-13)
@@ -118,7 +130,7 @@ def test_rules_are_the_same_in_torch_and_batched(name: str) -> None:
 @pytest.mark.parametrize("name", ["sam", "exact", "asam", "unnormalised"])
 def test_rho_zero_is_gradient_descent_bit_for_bit(name: str) -> None:
     landscape, x = symbolic.landscape("himmelblau"), points("himmelblau")
-    direction, plus = rules.get(name)(landscape, x, 0.0)
+    direction, plus, *_ = rules.get(name)(landscape, x, 0.0)
     np.testing.assert_array_equal(direction, landscape.grad(x))
     np.testing.assert_array_equal(plus, x)
 
@@ -131,7 +143,7 @@ def test_zero_gradient_stays_put(name: str, dtype: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for x in (critical, torch.tensor(critical)):
-            direction, plus = rules.get(name)(landscape, x, 0.5)
+            direction, plus, *_ = rules.get(name)(landscape, x, 0.5)
             np.testing.assert_array_equal(np.asarray(direction), 0 * critical)
             np.testing.assert_array_equal(np.asarray(plus), critical)
             assert direction.dtype == plus.dtype == x.dtype
@@ -142,7 +154,7 @@ def test_infinities_pass_without_a_warning(name: str) -> None:
     x = np.array([[1e300, 1e300], [np.inf, 0.0], [np.nan, 1.0]])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        direction, _ = rules.get(name)(symbolic.landscape("ring"), x, 0.5)
+        direction = rules.get(name)(symbolic.landscape("ring"), x, 0.5).direction
     assert not np.isfinite(direction).all(-1).any()
 
 
@@ -150,9 +162,9 @@ def test_sam_evaluates_the_gradient_twice_and_no_hessian() -> None:
     calls: list[str] = []
 
     class Counting:
-        def grad(self, x: Any) -> Any:
+        def value_and_grad(self, x: Any) -> Any:
             calls.append("grad")
-            return x
+            return (x * x).sum() / 2, x
 
         def hvp(self, x: Any, v: Any) -> Any:
             calls.append("hvp")
@@ -186,7 +198,7 @@ def test_a_zero_of_the_shifted_gradient_is_a_zero_of_the_exact_one(
 ) -> None:
     """theory §4; and the Hessian of the surrogate there is MᵀH_*M."""
     landscape, x = symbolic.landscape(name), np.array(x_h)
-    direction, plus = rules.sam(landscape, x, rho)
+    direction, plus, *_ = rules.sam(landscape, x, rho)
     np.testing.assert_allclose(plus, image, atol=1e-15)
     np.testing.assert_allclose(direction, 0, atol=1e-15)
     np.testing.assert_allclose(rules.exact(landscape, x, rho)[0], 0, atol=1e-14)
@@ -231,7 +243,7 @@ def test_the_derivative_of_the_shifted_gradient_is_the_matrix_a(
 def test_asam_on_the_shifted_well(x_h: float, image: float, slope: float) -> None:
     """theory §5: ρ = 0.4, multipliers 1 − 1.2η and 1 − 2.8η."""
     landscape, rho = symbolic.landscape("shifted-well"), 0.4
-    direction, plus = rules.asam(landscape, np.array([x_h]), rho)
+    direction, plus, *_ = rules.asam(landscape, np.array([x_h]), rho)
     np.testing.assert_allclose(plus, [image], atol=1e-14)
     np.testing.assert_allclose(direction, [0], atol=1e-14)
     assert abs(landscape.grad([x_h])[0]) > 0.1
@@ -250,7 +262,7 @@ def test_unnormalised_on_the_double_well() -> None:
     landscape = symbolic.landscape("double-well")
     for rho in (4.0, 5.0, 9.0):
         for root in np.roots([rho, -rho, 1]).real:
-            direction, plus = rules.unnormalised(landscape, np.array([root]), rho)
+            direction, plus, *_ = rules.unnormalised(landscape, np.array([root]), rho)
             np.testing.assert_allclose(plus, [-1], atol=1e-6)  # a double root at ρ = 4
             np.testing.assert_allclose(direction, [0], atol=1e-6)
     x = np.linspace(-3, 3, 6001)[:, None]

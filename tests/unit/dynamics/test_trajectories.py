@@ -79,7 +79,7 @@ def test_the_surrogate_of_the_double_well_piece_by_piece(rho: float) -> None:
     x = np.random.default_rng(0).uniform(-3, 3, 500)
     left = ((x > 0) & (x < 1)) | (x < -1)
     plus = np.where(left, x - rho, x + rho)
-    direction, at = rules.sam(WELL, x[:, None], rho)
+    direction, at, *_ = rules.sam(WELL, x[:, None], rho)
     np.testing.assert_allclose(at[:, 0], plus, rtol=1e-14, atol=1e-14)
     np.testing.assert_allclose(WELL.f(at), (plus**2 - 1) ** 2 / 4, rtol=1e-11, atol=1e-13)
     np.testing.assert_allclose(direction[:, 0], plus**3 - plus, rtol=1e-11, atol=1e-12)

@@ -16,7 +16,7 @@ from samlib.experiments import lanczos
 from samlib.points.linearisation import linearise
 from samlib.training import loop
 from samlib.training.spec import RunSpec
-from samlib.training.stacked_loss import Objective
+from samlib.training.stacked_loss import StackedLoss
 
 SPEC = RunSpec(n=60, width=4, rho=2.0, lr=0.05, steps=10, dtype="float64")
 
@@ -34,7 +34,7 @@ def symmetric(eigenvalues: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.nd
 
 
 @pytest.fixture(scope="module")
-def network() -> tuple[Objective, Tensor]:
+def network() -> tuple[StackedLoss, Tensor]:
     f, _ = loop.objective(SPEC)
     return f, torch.as_tensor(loop.train(SPEC).theta)[None]
 
@@ -81,7 +81,7 @@ def test_rows_whose_krylov_space_ends_early_lose_nothing() -> None:
 
 
 def test_the_hessian_of_a_network_is_that_of_finite_differences(
-    network: tuple[Objective, Tensor],
+    network: tuple[StackedLoss, Tensor],
 ) -> None:
     f, x = network
     dense = lanczos.matrix(lanczos.hessian(f, x), x)
@@ -93,7 +93,9 @@ def test_the_hessian_of_a_network_is_that_of_finite_differences(
     torch.testing.assert_close(dense, dense.T)
 
 
-def test_extremes_agree_with_scipy_and_the_dense_matrix(network: tuple[Objective, Tensor]) -> None:
+def test_extremes_agree_with_scipy_and_the_dense_matrix(
+    network: tuple[StackedLoss, Tensor],
+) -> None:
     f, x = network
     product = lanczos.hessian(f, x)
     p = x.shape[1]
@@ -111,7 +113,7 @@ def test_extremes_agree_with_scipy_and_the_dense_matrix(network: tuple[Objective
     assert error <= 1e-9 * high
 
 
-def test_the_jacobian_is_the_derivative_of_sams_map(network: tuple[Objective, Tensor]) -> None:
+def test_the_jacobian_is_the_derivative_of_sams_map(network: tuple[StackedLoss, Tensor]) -> None:
     f, x = network
 
     def step(rows: Tensor) -> Tensor:
@@ -127,7 +129,7 @@ def test_the_jacobian_is_the_derivative_of_sams_map(network: tuple[Objective, Te
     torch.testing.assert_close(linearise(f, x, 0.0, lanczos.hessian).jacobian(0.05)(v), plain)
 
 
-def test_arnoldi_finds_what_the_dense_matrix_has(network: tuple[Objective, Tensor]) -> None:
+def test_arnoldi_finds_what_the_dense_matrix_has(network: tuple[StackedLoss, Tensor]) -> None:
     f, x = network
     product = linearise(f, x, 2.0, lanczos.hessian).jacobian(0.5)
     dense, sparse = (lanczos.leading(product, x, dense=d) for d in (3000, 0))
@@ -141,6 +143,10 @@ def test_arnoldi_finds_what_the_dense_matrix_has(network: tuple[Objective, Tenso
 
 class Well:
     """f = (x² − 1)²/4 + y²/2, whose SAM map at (1/5, 0) has J = I − η diag(2, 29/4) for ρ = 6/5."""
+
+    def f(self, theta: Tensor) -> Tensor:
+        x, y = theta.T
+        return (x**2 - 1) ** 2 / 4 + y**2 / 2
 
     def grad(self, theta: Tensor) -> Tensor:
         x, y = theta.T
@@ -164,7 +170,7 @@ def test_the_radius_is_exact_and_the_rate_at_which_sam_converges() -> None:
 
 
 def test_the_density_by_quadrature_is_that_of_all_eigenvalues(
-    network: tuple[Objective, Tensor],
+    network: tuple[StackedLoss, Tensor],
 ) -> None:
     f, x = network
     product = lanczos.hessian(f, x)

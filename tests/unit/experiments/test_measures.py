@@ -49,7 +49,7 @@ def test_a_logistic_output_is_the_probability_of_the_second_class() -> None:
     spec = dataclasses.replace(SPEC, classes=(3, 8), loss="logistic")
     f, _ = loop.objective(spec)
     theta = f.initial(0)[None]
-    p = f.predictions(theta)[0]
+    p = f.predict(theta)[0]
     assert p.sum(0).numpy() == pytest.approx(1, abs=1e-12)
     out = f.stacked.forward(f.stacked.parts(theta), f.x)[0, 0]
     assert p[1].numpy() == pytest.approx(torch.sigmoid(out).numpy(), abs=1e-12)

@@ -40,7 +40,7 @@ def by_union_find(values: np.ndarray) -> dict[int, float]:
 
 def grid(values: np.ndarray, low: float = -2, high: float = 2) -> slices.Slice:
     axes = np.stack([np.linspace(low, high, n) for n in values.shape[::-1]])
-    return slices.Slice(values, axes, np.zeros((0, 2)), np.zeros(0))
+    return slices.Slice(values, axes, {}, {})
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -76,7 +76,7 @@ def test_the_double_well() -> None:
 def test_himmelblau_has_four_valleys_and_one_hill() -> None:
     f = symbolic.landscape("himmelblau")
     corners = np.array([[-5.0, -5.0], [5.0, -5.0], [-5.0, 5.0]])
-    picture = slices.cut(f.f, corners, size=161)
+    picture = slices.cut(f.f, dict(zip("abc", corners, strict=True)), size=161)
     low, high = slices.minima(picture, 1.0), slices.maxima(picture, 1.0)
     assert len(low.values) == 4
     assert len(high.values) == 1
@@ -86,33 +86,52 @@ def test_himmelblau_has_four_valleys_and_one_hill() -> None:
 
 def test_a_slice_keeps_distances_and_values() -> None:
     rng = np.random.default_rng(0)
-    points, other = rng.standard_normal((3, 20)), rng.standard_normal((1, 20))
+    points, other = rng.standard_normal((3, 20)), rng.standard_normal(20)
     centre = rng.standard_normal(20)
 
     def f(rows: np.ndarray) -> np.ndarray:
         return ((rows - centre) ** 2).sum(1)
 
-    cut = slices.cut(f, points, other, size=31)
+    cut = slices.cut(f, dict(zip("abcd", [*points, other], strict=True)), size=31)
+    assert list(cut.marks) == list(cut.off) == list("abcd")
+    marks, off = np.array(list(cut.marks.values())), np.array(list(cut.off.values()))
     for i in range(3):
         for j in range(i):
-            far = np.linalg.norm(cut.marks[i] - cut.marks[j])
+            far = np.linalg.norm(marks[i] - marks[j])
             assert far == pytest.approx(np.linalg.norm(points[i] - points[j]))
-    np.testing.assert_allclose(cut.off[:3], 0, atol=1e-12)
-    assert cut.off[3] ** 2 + ((cut.marks[3] - cut.marks[0]) ** 2).sum() == pytest.approx(
+    np.testing.assert_allclose(off[:3], 0, atol=1e-12)
+    assert off[3] ** 2 + ((marks[3] - marks[0]) ** 2).sum() == pytest.approx(
         ((other - points[0]) ** 2).sum()
     )
-    assert cut.marks[0] == pytest.approx((0, 0))
-    assert cut.marks[1] == pytest.approx((np.linalg.norm(points[1] - points[0]), 0))
+    assert marks[0] == pytest.approx((0, 0))
+    assert marks[1] == pytest.approx((np.linalg.norm(points[1] - points[0]), 0))
     # f on the plane is a paraboloid: its values at the marks follow from the grid's
     x, y = np.meshgrid(*cut.axes)
     terms = np.stack([np.ones_like(x), x, y, x * x + y * y], -1).reshape(-1, 4)
     fit = np.linalg.lstsq(terms, cut.values.ravel(), rcond=None)[0]
-    marks = np.column_stack([np.ones(3), cut.marks[:3], (cut.marks[:3] ** 2).sum(1)])
-    np.testing.assert_allclose(marks @ fit, f(points))
+    terms = np.column_stack([np.ones(3), marks[:3], (marks[:3] ** 2).sum(1)])
+    np.testing.assert_allclose(terms @ fit, f(points))
     assert fit[3] == pytest.approx(1)
-    box = np.stack([cut.marks[:3].min(0), cut.marks[:3].max(0)])
+    box = np.stack([marks[:3].min(0), marks[:3].max(0)])
     np.testing.assert_allclose(cut.axes.mean(1), box.mean(0), atol=1e-12)
     assert np.ptp(cut.axes, axis=1) == pytest.approx(2 * np.ptp(box, axis=0).max())
+
+
+def test_a_slice_in_a_record_keeps_the_names_of_its_points() -> None:
+    rng = np.random.default_rng(1)
+    for name, points in slices.POINTS.items():
+        made = slices.cut(lambda x: (x**2).sum(1), {k: rng.standard_normal(9) for k in points}, 5)
+        kept = made.arrays(name)
+        assert {k: (v.shape, str(v.dtype)) for k, v in kept.items()} == {
+            name: ((5, 5), "float32"),
+            f"{name}_axes": ((2, 5), "float32"),
+            f"{name}_marks": ((4, 2), "float32"),
+            f"{name}_off": ((4,), "float32"),
+        }
+        read = slices.Slice.from_arrays(kept, name)
+        for k in points:
+            np.testing.assert_allclose(read.marks[k], made.marks[k], rtol=1e-6, atol=1e-6)
+            assert read.off[k] == pytest.approx(made.off[k], abs=1e-6)
 
 
 def test_distances() -> None:
@@ -124,13 +143,18 @@ def test_unusable_arguments_are_named() -> None:
     def f(rows: np.ndarray) -> np.ndarray:
         return rows[:, 0]
 
+    def named(points: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip("abcd", points, strict=False))
+
     with pytest.raises(BadInput, match=r"shape \(2, 4\)"):
-        slices.cut(f, np.ones((2, 4)))
+        slices.cut(f, named(np.ones((2, 4))))
+    with pytest.raises(BadInput, match="finite"):
+        slices.cut(f, named(np.eye(3) / [[1], [1], [0]]))
     with pytest.raises(BadInput, match="one line"):
-        slices.cut(f, np.outer([0, 1, 2], np.ones(4)))
+        slices.cut(f, named(np.outer([0, 1, 2], np.ones(4))))
     with pytest.raises(BadInput, match="one line"):
-        slices.cut(f, np.ones((3, 4)))
+        slices.cut(f, named(np.ones((3, 4))))
     with pytest.raises(BadInput, match="size = 1"):
-        slices.cut(f, np.eye(3), size=1)
+        slices.cut(f, named(np.eye(3)), size=1)
     with pytest.raises(BadInput, match="threshold = -1"):
         slices.minima(grid(np.zeros((5, 5))), -1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,9 @@ from torch import Tensor
 
 from samlib.errors import BadInput
 from samlib.training import loop, minibatch
+from samlib.training.loss import OnBatches
 from samlib.training.spec import RunSpec
-from samlib.training.stacked_loss import Objective
+from samlib.training.stacked_loss import StackedLoss
 
 SMALL = RunSpec(n=60, width=3, rho=1.5, lr=0.1, steps=25, dtype="float64")
 
@@ -38,28 +38,23 @@ def test_each_gradient_is_taken_on_its_own_batch(ascent: int | None, update: int
     order = torch.randperm(60, generator=torch.Generator().manual_seed(8))
 
     def gradient(theta: Tensor, size: int | None) -> Tensor:
-        f.batch(order[: 60 if size is None else size])
-        return f.grad(theta)
+        return f.grad(theta, order[: 60 if size is None else size])
 
     g = gradient(x, ascent)
     by_hand = x - 0.1 * gradient(x + 1.5 * g / g.norm(), update)
     got, curves = minibatch.descend(f, x, 1.5, 0.1, 1, ascent=ascent, update=update, seed=8)
     assert got.numpy() == pytest.approx(by_hand.numpy(), abs=1e-12)
-    f.batch(None)
-    f.grad(by_hand)
-    assert curves["loss"][1, 0] == pytest.approx(float(f.seen[-1][0]), abs=1e-12)  # on all the data
+    assert curves["loss"][1, 0] == pytest.approx(float(f.f(by_hand)), abs=1e-12)  # on all the data
 
 
 def test_hessian_products_are_those_of_the_batch_of_the_gradient_before() -> None:
     f, _ = loop.objective(SMALL)
     rows = torch.arange(9)
-    noisy = minibatch.Alternating(f, cycle([rows, None]))
+    noisy = OnBatches(f, [rows, None])
     x, v = f.initial(0)[None], f.initial(1)[None]
-    noisy.grad(x)
+    noisy.value_and_grad(x)
     got = noisy.hvp(x, v)
-    f.batch(rows)
-    assert torch.equal(got, f.hvp(x, v))
-    f.batch(None)
+    assert torch.equal(got, f.hvp(x, v, rows))
     assert not torch.allclose(got, f.hvp(x, v))
 
 
@@ -70,7 +65,7 @@ def test_a_batch_larger_than_the_data_is_named() -> None:
 
 
 @pytest.fixture(scope="module")
-def hallucinating() -> tuple[Objective, Tensor, dict[str, NDArray[Any]]]:
+def hallucinating() -> tuple[StackedLoss, Tensor, dict[str, NDArray[Any]]]:
     """Five networks on digits after 1500 full-batch steps at radius 2, and their curves."""
     f, _ = loop.objective(RunSpec(n=500, width=16))
     start = torch.stack([f.initial(seed) for seed in range(5)])

@@ -17,7 +17,7 @@ from torch import nn
 from samlib.errors import BadInput
 from samlib.training import data, loop, models, schedules
 from samlib.training.spec import RunSpec
-from samlib.training.stacked_loss import Objective
+from samlib.training.stacked_loss import StackedLoss
 
 SMALL = RunSpec(n=60, width=4, rho=0.7, lr=0.05, steps=20, dtype="float64", seed=3)
 
@@ -116,6 +116,24 @@ def test_a_stack_equals_its_runs_one_at_a_time() -> None:
         np.testing.assert_allclose(run.theta, alone.theta, rtol=0, atol=1e-12)
 
 
+def test_what_may_share_a_stack_and_a_loss() -> None:
+    base = dataclasses.replace(SMALL, batch=None)
+    for change in ({"rho": 9.0}, {"lr": 1.0}, {"warm_start": 0.5}, {"momentum": 0.5},
+                   {"schedule": "ramp"}, {"seed": 8}, {"rule": "gd"}):  # fmt: skip
+        assert len(loop.stacks([base, dataclasses.replace(base, **change)])) == 1, change
+    for change in ({"rule": "gsam"}, {"steps": 5}, {"batch": 20}):
+        other = dataclasses.replace(base, **change)
+        assert len(loop.stacks([base, other])) == 2, change
+        assert loop.loss_key(base) == loop.loss_key(other)
+    for change in ({"n": 50}, {"width": 5}, {"weight_decay": 0.1}, {"label_noise": 0.1},
+                   {"dtype": "float32"}, {"data_seed": 1}, {"loss": "mse"}):  # fmt: skip
+        other = dataclasses.replace(base, **change)
+        assert len(loop.stacks([base, other])) == 2, change
+        assert loop.loss_key(base) != loop.loss_key(other)
+    noisy = dataclasses.replace(base, batch=20)  # rows share their batches, so their seed
+    assert len(loop.stacks([noisy, dataclasses.replace(noisy, seed=8)])) == 2
+
+
 def test_a_stack_in_single_precision_equals_its_runs_to_rounding() -> None:
     single = dataclasses.replace(SMALL, dtype="float32", n=None, width=16)
     specs = [dataclasses.replace(single, rho=r, seed=s) for r in (0.2, 2.0) for s in range(4)]
@@ -168,10 +186,9 @@ def test_the_objective_against_torch_nn(
 ) -> None:
     ds = data.load_data("digits", n=50, classes=(3, 8))
     spec = RunSpec(loss=loss, weight_decay=0.1, dtype="float64", width=3, depth=depth)
-    f = Objective(dataclasses.replace(spec, activation=activation), ds)
+    f = StackedLoss(dataclasses.replace(spec, activation=activation), ds)
     theta = torch.stack([f.initial(s) for s in (0, 1)])
-    f.batch(torch.arange(50)[rows])
-    g = f.grad(theta)
+    values, g = f.value_and_grad(theta, torch.arange(50)[rows])
     x, y = torch.tensor(ds.x_train)[rows], torch.tensor(ds.y_train)[rows]
     for i, seed in enumerate((0, 1)):
         net = models.build_model("mlp", seed=seed, **f.options).double()
@@ -186,7 +203,7 @@ def test_the_objective_against_torch_nn(
         want = torch.autograd.grad(value, list(net.parameters()))
         want_flat = torch.cat([v.reshape(-1) for v in want])
         torch.testing.assert_close(g[i], want_flat, rtol=0, atol=1e-13)
-        assert float(f.seen[0][0][i]) == pytest.approx(value.item(), abs=1e-13)
+        assert float(values[i]) == pytest.approx(value.item(), abs=1e-13)
 
 
 def test_hessian_vector_products_against_finite_differences() -> None:
@@ -201,10 +218,10 @@ def test_hessian_vector_products_against_finite_differences() -> None:
 def test_the_baseline_is_the_best_constant_guess() -> None:
     ds = data.load_data("digits", n=97)
     p = np.bincount(ds.y_train) / 97
-    assert Objective(RunSpec(), ds).baseline == pytest.approx(-(p * np.log(p)).sum(), abs=1e-12)
+    assert StackedLoss(RunSpec(), ds).baseline == pytest.approx(-(p * np.log(p)).sum(), abs=1e-12)
     hot = np.eye(10)[ds.y_train]
     best = ((hot - hot.mean(0)) ** 2).sum(1).mean() / 2
-    assert Objective(RunSpec(loss="mse"), ds).baseline == pytest.approx(best, abs=1e-12)
+    assert StackedLoss(RunSpec(loss="mse"), ds).baseline == pytest.approx(best, abs=1e-12)
 
 
 def test_mini_batches_cover_an_epoch() -> None:
