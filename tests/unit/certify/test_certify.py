@@ -598,6 +598,8 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
     *[(MISSING, {"data.n": value}) for value in (61, 0, "60", None, 60.0)],
     *[(MISSING, {"data.sha256": value}) for value in ("0" * 64, None, 5)],
     *[(MISSING, {"data": value}) for value in ({}, [], "digits", {"n": 60})],
+    *[("tanh-2-3-1-flip-0", {key: value})  # data that cannot be made again
+      for key, value in (("data.n", 9), ("data.sha256", "0" * 64), ("data.classes", [0, 1]))],
     ("double-well-2d", {"loss": 0.2305}),
     ("double-well-2d", {"image_loss": 1e-8}),
     ("double-well-2d", {"constant_loss": 1.0}),
