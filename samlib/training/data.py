@@ -108,8 +108,18 @@ def load_data(
     rows, test = _take(np.flatnonzero(y_train >= 0), n, seed), np.flatnonzero(y_test >= 0)
     x_train, x_test = _features(raw.x_train[rows], raw.x_test[test], features, raw.top)
     y_train, y_test = _noisy(y_train[rows], label_noise, len(keep), seed), y_test[test]
-    about = (tuple(raw.class_names[k] for k in keep), raw.sha256, features, label_noise, seed)
-    return Dataset(title, x_train, y_train, x_test, y_test, *about)
+    return Dataset(
+        title,
+        x_train,
+        y_train,
+        x_test,
+        y_test,
+        class_names=tuple(raw.class_names[k] for k in keep),
+        sha256=raw.sha256,
+        features=features,
+        label_noise=label_noise,
+        seed=seed,
+    )
 
 
 def verify(name: PathLike, root: PathLike | None = None) -> dict[str, Any]:

@@ -97,7 +97,6 @@ class ModuleLoss(Loss):
         return ModuleIterate(self, specs)
 
     def value_and_grad(self, theta: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """f, shape (E,), and ∇f, shape (E, p), for each row of ``theta`` (E, p)."""
         values, gradients = [], []
         for row in theta:
             with self._at(row):
@@ -107,7 +106,6 @@ class ModuleLoss(Loss):
         return torch.stack(values), torch.stack(gradients)
 
     def hvp(self, theta: Tensor, v: Tensor, rows: Tensor | None = None) -> Tensor:
-        """∇²f(θ)v for each row of ``theta`` and ``v``, all shapes (E, p)."""
         products = []
         for row, direction in zip(theta, v, strict=True):
             with self._at(row):
@@ -215,7 +213,6 @@ class ModuleIterate(Iterate):
         return self._reading(here, there)
 
     def move(self, rho: Tensor, batches: Sequence[Tensor | None]) -> Tensor:
-        """Make a step whose gradients are taken on ``batches`` in turn; its reading, at x."""
         self._set(rho)
         turns, passes = cycle(batches), list[tuple[Tensor, float]]()
 

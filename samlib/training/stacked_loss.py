@@ -71,7 +71,6 @@ class StackedLoss(Loss):
         return out
 
     def start(self, specs: Sequence[RunSpec], theta: Tensor | None = None) -> StackedIterate:
-        """The runs ``specs`` at their initial points, or at the rows of ``theta`` (E, p)."""
         return StackedIterate(self, specs, theta)
 
     def initial(self, seed: int) -> Tensor:
@@ -95,7 +94,6 @@ class StackedLoss(Loss):
         return self.x.element_size() * (images * rows + parameters + 4 * steps) + 64 * steps
 
     def value_and_grad(self, theta: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """f, shape (E,), and ∇f, shape (E, p), for each row of ``theta`` (E, p)."""
         batch = self._batch(rows)
         losses, g = self.stacked.gradient(theta, batch.x, lambda out: self._slope(out, batch))
         if self.decay:
@@ -104,7 +102,6 @@ class StackedLoss(Loss):
         return losses, g
 
     def hvp(self, theta: Tensor, v: Tensor, rows: Tensor | None = None) -> Tensor:
-        """∇²f(θ)v for each row of ``theta`` and ``v``, all shapes (E, p)."""
         batch = self._batch(rows)
         parts = [p.detach().requires_grad_() for p in self.stacked.parts(theta)]
         losses = self._losses(self.stacked.forward(parts, batch.x), batch)
@@ -113,14 +110,12 @@ class StackedLoss(Loss):
         return torch.cat([piece.flatten(1) for piece in second], 1) + self.decay * v
 
     def predict(self, theta: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Class probabilities (E, k, N) of training examples for each row of ``theta`` (E, p)."""
         out = self._outputs(theta, self._batch(rows).x)
         if self.loss == "logistic":
             out = torch.cat([torch.zeros_like(out), out], 1)
         return out.softmax(1)
 
     def accuracy(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Fraction of ``x`` (N, d) that each row of ``theta`` classifies as ``y``, shape (E,)."""
         out = self._outputs(theta, x)
         guess = (out[:, 0] > 0).long() if self.loss == "logistic" else out.argmax(1)
         return (guess == y).double().mean(1)
@@ -175,7 +170,6 @@ class StackedIterate(Iterate):
 
     @property
     def theta(self) -> Tensor:
-        """The networks' parameters, (E, p)."""
         return self._theta
 
     def look(self, rho: Tensor) -> Tensor:
@@ -183,7 +177,6 @@ class StackedIterate(Iterate):
         return _reading(self.rule(self.loss, self._theta, rho))
 
     def move(self, rho: Tensor, batches: Sequence[Tensor | None]) -> Tensor:
-        """Make a step whose gradients are taken on ``batches`` in turn; its reading, at x."""
         step = self.rule(OnBatches(self.loss, batches), self._theta, rho)
         direction = step.direction
         if self.velocity is not None:
@@ -192,7 +185,6 @@ class StackedIterate(Iterate):
         return _reading(step)
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows only, a mask of shape (E,)."""
         self._theta, self.lr = self._theta[rows], self.lr[rows]
         self.momentum = self.momentum[rows]
         if self.velocity is not None:
