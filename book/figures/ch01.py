@@ -1,28 +1,28 @@
-"""Figures of chapter 1 and of the front page: two gradients, on the line and in the plane.
-
-Everything is data here: arrays of values that ``landscapes``, ``rules`` and ``sam`` computed.
-"""
+"""Figures of chapter 1 and of the front page: two gradients, on the line and in the plane."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from figures import style
-
-Array = NDArray[np.float64]
+from figures.primitives import Array, dots
+from samlib import Landscape, sam_map, trajectory
+from samlib.dynamics import rules
+from samlib.dynamics.trajectories import grid
 
 
 def _axis(ax: Axes) -> None:
     ax.axhline(0, color=style.PALE, lw=0.8, zorder=0)
 
 
-def _marks(ax: Axes, x: Array, y: Array | float, marker: str, color: str, label: str = "") -> None:
+def _marks(ax: Axes, x: ArrayLike, y: ArrayLike, marker: str, color: str, label: str = "") -> None:
     """Markers with a white rim, drawn above the curves."""
     y = np.broadcast_to(y, np.shape(x))
     size = 13 if marker == "*" else 9
@@ -31,32 +31,30 @@ def _marks(ax: Axes, x: Array, y: Array | float, marker: str, color: str, label:
 
 @style.house()
 def wells(
-    x: Array,
-    f: Array,
-    f_plus: Array,
-    worst: Array,
-    grad: Array,
-    grad_plus: Array,
-    looks_at: dict[float, float],
+    well: Landscape,
+    worst: Callable[[Array, float], Array],
+    rho: float,
+    looks_at: Mapping[float, float],
 ) -> Figure:
-    """f, f^SAM = f(x⁺) and F on the left, f' and f'(x⁺) on the right, all sampled at x (n,).
+    """f, f^SAM = f(x⁺) and F = ``worst`` on the left, f' and f'(x⁺) on the right.
 
-    ``worst`` is F, the largest value of f within ρ of x. ``looks_at`` maps the hallucinated points
-    to their images: arrows join them. The curves of x⁺ break where f' is nearly zero, since x⁺
-    jumps there.
+    ``looks_at`` maps the hallucinated points to their images: arrows join them. The curves of x⁺
+    break where f' is nearly zero, since x⁺ jumps there.
     """
     fig, (left, right) = style.row(2)
-    jumps, hallucinated = np.abs(grad) < 1e-3, np.array(list(looks_at))
-    for ax, plain, shifted, names in (
-        (left, f, f_plus, ("$f(x)$", "$f^{SAM}(x)=f(x^+)$")),
-        (right, grad, grad_plus, ("$f'(x)$", "$f'(x^+)$")),
+    line = np.linspace(-1.8, 1.8, 3601)[:, None]
+    shifted, plus, *_ = rules.sam(well, line, rho)
+    x, grad, hallucinated = line[:, 0], well.grad(line)[:, 0], list(looks_at)
+    for ax, plain, seen, names in (
+        (left, well.f(line), well.f(plus), ("$f(x)$", "$f^{SAM}(x)=f(x^+)$")),
+        (right, grad, shifted[:, 0], ("$f'(x)$", "$f'(x^+)$")),
     ):
         ax.plot(x, plain, color=style.GD, label=names[0])
-        ax.plot(x, np.where(jumps, np.nan, shifted), color=style.SAM, label=names[1])
+        ax.plot(x, np.where(np.abs(grad) < 1e-3, np.nan, seen), color=style.SAM, label=names[1])
         _axis(ax)
         ax.set_xlabel("$x$")
         _marks(ax, hallucinated, 0, "X", style.SAM)
-    left.plot(x, worst, ":", color="black", label="$F(x)$")
+    left.plot(x, worst(line, rho), ":", color="black", label="$F(x)$")
     left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, columnspacing=1.2)
     right.legend(loc="lower right")
     _marks(right, hallucinated, np.interp(hallucinated, x, grad), "o", style.GD)
@@ -70,26 +68,26 @@ def wells(
 
 
 @style.house()
-def map_and_orbits(x: Array, step: Array, grad: Array, paths: Array, fixed: Array) -> Figure:
-    """Left the map T, ``step`` (n,), over x (n,); right the orbits ``paths`` (steps, m).
-
-    ``grad`` (n,) tells where the map jumps; ``fixed`` (k,) are the fixed points to mark.
-    """
+def map_and_orbits(
+    well: Landscape, rho: float, eta: float, starts: ArrayLike, fixed: Sequence[float]
+) -> Figure:
+    """Left the map T on the line, with its fixed points; right 30 steps from each start."""
     fig, (left, right) = style.row(2, height=3.3, width_ratios=(1, 1.25))
-    span, true = (x.min(), x.max()), np.array([-1.0, 1.0])
+    line, true = np.linspace(-1.6, 1.6, 3201)[:, None], (-1.0, 1.0)
+    x, span = line[:, 0], (-1.6, 1.6)
     left.plot(span, span, color=style.PALE, lw=1, label="$x$")
-    broken = np.where(np.abs(grad) < 1e-3, np.nan, step)
-    left.plot(x, broken, color=style.SAM, label="$T(x)$")
+    jumps, after = np.abs(well.grad(line)[:, 0]) < 1e-3, sam_map(well, rho, eta)(line)[:, 0]
+    left.plot(x, np.where(jumps, np.nan, after), color=style.SAM, label="$T(x)$")
     _marks(left, fixed, fixed, "X", style.SAM)
     _marks(left, true, true, "*", style.GD)
     left.set(xlabel="$x$", title="the map", xlim=span, ylim=span, aspect="equal")
     left.legend(loc="upper center")
     for level, color in [(t, style.GD) for t in true] + [(h, style.SAM) for h in fixed]:
         right.axhline(level, color=color, lw=0.9, ls="--")
+    paths = trajectory(well, np.reshape(starts, (-1, 1)), rho, eta, 30)[..., 0]
     right.plot(paths, ".-", color="black", lw=0.7, ms=3)
-    last = len(paths) - 1
-    _marks(right, np.full(2, last), true, "*", style.GD, "true minimizers")
-    _marks(right, np.full(len(fixed), last), fixed, "X", style.SAM, "hallucinated")
+    _marks(right, (30, 30), true, "*", style.GD, "true minimizers")
+    _marks(right, [30] * len(fixed), fixed, "X", style.SAM, "hallucinated")
     right.set(xlabel="step $k$", ylabel="$x_k$", title="orbits", ylim=span)
     right.legend(loc=(0.5, 0.22), handletextpad=0.2)
     return fig
@@ -118,15 +116,13 @@ def where_starts_end(start: Array, gd: Array, sam: Array, cuts: Array, x_c: floa
 
 
 @style.house()
-def branches(curves: Sequence[tuple[Array, Array, bool]], rho: float) -> Figure:
-    """Hallucinated points against ρ: curves (ρ, x_h, attracting), and one ρ singled out."""
+def branches(curves: Sequence[tuple[ArrayLike, ArrayLike, bool]], rho: float) -> Figure:
+    """Hallucinated points against ρ: lines (ρ, x_h, attracting), and one ρ singled out."""
     fig, (ax,) = style.row(height=3.2, width=style.WIDTH)
-    seen: set[bool] = set()
-    for rhos, points, attracting in curves:
+    for k, (rhos, points, attracting) in enumerate(curves):
         name = "hallucinated, attracting" if attracting else "hallucinated, repelling"
-        label = None if attracting in seen else name
+        label = None if k % 2 else name  # they come in pairs
         ax.plot(rhos, points, "-" if attracting else "--", color=style.SAM, label=label)
-        seen.add(attracting)
     for k, true in enumerate((-1, 1)):
         ax.axhline(true, color=style.GD, lw=1.2, label=None if k else "true minimizers")
     ax.axvline(rho, color=style.PALE, lw=0.9, ls=":")
@@ -137,50 +133,55 @@ def branches(curves: Sequence[tuple[Array, Array, bool]], rho: float) -> Figure:
 
 
 @style.house()
-def angle(grid: Array, values: Array, degrees: Array, hallucinated: Array) -> Figure:
-    """The angle between SAM's step and the exact one, ``degrees`` (m, m), over contours of f.
+def angle(f: Landscape, degrees: Callable[[Array], Array], hallucinated: ArrayLike) -> Figure:
+    """The angle between SAM's step and the exact one, ``degrees``, over contours of f.
 
-    ``values`` (m, m) are those of f on ``grid`` (m, m, 2); ``hallucinated`` (k, 2) is marked.
+    ``hallucinated`` (k, 2) is marked.
     """
     fig, (ax,) = style.row(height=3.6, width=6.0)
-    steps = np.arange(0, 15 * np.ceil(np.nanmax(degrees) / 15) + 1, 15)
-    norm = BoundaryNorm(steps, 256)
-    x, y = grid[..., 0], grid[..., 1]
-    mesh = ax.pcolormesh(x, y, degrees, cmap="viridis_r", norm=norm, shading="nearest")
-    _contours(ax, grid, values, "white")
-    _marks(ax, hallucinated[:, 0], hallucinated[:, 1], "X", style.SAM)
-    bar = fig.colorbar(mesh, ticks=steps[::2])
+    mesh = grid(f, 161)
+    values = degrees(mesh)
+    steps = np.arange(0, 15 * np.ceil(np.nanmax(values) / 15) + 1, 15)
+    look: dict[str, Any] = {"cmap": "viridis_r", "norm": BoundaryNorm(steps, 256)}
+    x, y = np.moveaxis(mesh, -1, 0)
+    filled = ax.pcolormesh(x, y, values, shading="nearest", **look)
+    _contours(ax, f, "white")
+    dots(ax, hallucinated, "X", style.SAM)
+    bar = fig.colorbar(filled, ticks=steps[::2])
     bar.set_label("angle between the two (degrees)")
     return fig
 
 
 @style.house()
 def orbits(
-    grid: Array, values: Array, gd: Array, sam: Array, images: Array, minimizers: Array
+    f: Landscape, starts: ArrayLike, rho: float, eta: float, minimizers: ArrayLike
 ) -> Figure:
-    """Orbits of gradient descent and SAM, (steps, n, 2) each, over contours of f.
+    """300 steps of gradient descent and of SAM from starts (n, 2), over contours of f.
 
-    ``images`` (n, 2) are x⁺ of SAM's ends: a thin line joins each end to what it looks at.
+    A thin line joins each of SAM's ends to what it looks at.
     """
     fig, (ax,) = style.row(height=3.4, width=style.WIDTH)
-    _contours(ax, grid, values)
+    _contours(ax, f, "0.8")
+    gd, sam = (trajectory(f, starts, rho, eta, 300, rule) for rule in ("gd", "sam"))
     for path, color, name in ((gd, style.GD, "gradient descent"), (sam, style.SAM, "SAM")):
         for k in range(path.shape[1]):
             ax.plot(*path[:, k].T, "-", color=color, lw=1.3, label=None if k else name)
     ax.plot(*sam[0].T, ".", color="black", ms=6, ls="", label="starts")
+    images = rules.sam(f, sam[-1], rho)[1]
     for k, (end, image) in enumerate(zip(sam[-1], images, strict=True)):
         label = None if k else "from $x_h$ to $x^+$"
         ax.plot(*np.stack([end, image]).T, ":", color="black", lw=1.2, label=label)
-    ends = sam[-1]
-    _marks(ax, ends[:, 0], ends[:, 1], "X", style.SAM, "SAM's limits $x_h$")
-    _marks(ax, minimizers[:, 0], minimizers[:, 1], "*", style.GD, "true minimizers")
+    dots(ax, sam[-1], "X", style.SAM, "SAM's limits $x_h$")
+    dots(ax, minimizers, "*", style.GD, "true minimizers")
     ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1))
     return fig
 
 
-def _contours(ax: Axes, grid: Array, values: Array, color: str = "0.8") -> None:
+def _contours(ax: Axes, f: Landscape, color: str) -> None:
     """Thin level lines, spaced so that wells and walls both show."""
+    mesh = grid(f, 161)
+    values = f.f(mesh)
     levels = np.quantile(values, np.linspace(0.02, 0.98, 16))
-    x, y = np.moveaxis(grid, -1, 0)
+    x, y = np.moveaxis(mesh, -1, 0)
     ax.contour(x, y, values, levels=np.unique(levels), colors=color, linewidths=0.7)
     ax.set(xlabel="$x$", ylabel="$y$", aspect="equal")
