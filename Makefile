@@ -16,7 +16,7 @@ export MKL_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: book test lab serve site lint html nbval unit notebooks venv clean distclean force
+.PHONY: book test check lab serve site lint html nbval unit notebooks venv clean distclean force
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -84,6 +84,10 @@ site: $(READY)
 
 # The unit tests come after the build, because the browser tests read the built site.
 test: lint html nbval unit
+
+# The fast half, for the time between two edits: nothing is built, no browser, no test of a second or more.
+check: lint
+	$(PY) -m pytest -n 2 -q -m "not slow" tests/unit tests/evidence
 
 lint: $(READY)
 	$(PY) -m ruff check .

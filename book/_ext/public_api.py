@@ -112,7 +112,7 @@ class PublicApi(SphinxDirective):
         for module in MODULES:
             section = nodes.section(ids=[f"samlib-{module}"], names=[f"samlib.{module}"])
             section += nodes.title("", "", nodes.literal("", f"samlib.{module}"))
-            text = [f".. automodule:: samlib.{module}", "   :members:", ""]
+            text = [f".. automodule:: samlib.{module}", "   :members:", "   :no-value:", ""]
             source = self.get_source_info()[0]
             self.state.nested_parse(StringList(text, source=source), 0, section)
             sections.append(section)

@@ -443,6 +443,7 @@ def test_line_countably_many_starts_do_reach_a_true_minimizer() -> None:
 # ---- the exact gradient of the surrogate ----------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("f", "x", "rho"), [row[1:] for row in PLANE], ids=[r[0] for r in PLANE])
 def test_exact_descent_attracts_where_h_star_and_det_s_allow(f: Any, x: Any, rho: Any) -> None:
     """Hess f^SAM(x_h) = MᵀH_*M, from two derivatives of f(x + ρ∇f/‖∇f‖) itself."""

@@ -121,6 +121,7 @@ def test_what_each_certificate_claims(name: str) -> None:
         assert 0 < truth - bound < 2e-6 * truth
 
 
+@pytest.mark.slow
 def test_sam_from_another_start_reaches_the_certified_point(script: ModuleType) -> None:
     c = stored("digits-3v8")
     start = script.initial(c.landscape, 13)[[5, 12]]

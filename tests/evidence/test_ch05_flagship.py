@@ -32,6 +32,7 @@ def runs() -> list[Run]:
     return train_many([dataclasses.replace(P, seed=s) for s in range(10)] + [P.twin()])
 
 
+@pytest.mark.slow
 def test_every_seed_converges_to_a_hallucinated_point(runs: list[Run]) -> None:
     for run in runs[:10]:
         assert run.verdict == "hallucinated"

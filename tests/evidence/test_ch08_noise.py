@@ -254,6 +254,7 @@ def shares(chance: Array) -> tuple[float, float, float]:
     return tuple(float(share[m].sum()) for m in near)  # type: ignore[return-value]
 
 
+@pytest.mark.slow
 def test_noisy_sam_hops_between_hallucinated_points() -> None:
     """At σ = 0.5 SAM is near ±1/5, gradient descent near ±1, each for most of the time."""
     step = sam_map(symbolic.landscape("double-well"), 1.2, 0.1)

@@ -246,6 +246,7 @@ def odd_point() -> tuple[Landscape, Array, NDArray[np.complex128]]:
     return f, x, stability.classify(f, x, 1.0).eigenvalues
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beta", [0.0, 0.3, 0.7])
 def test_heavy_ball_threshold_with_complex_eigenvalues(beta: float) -> None:
     """Runs of SAM with momentum converge below the bound of the theorem and leave above it."""
@@ -388,6 +389,7 @@ def test_halving_lets_go_and_the_threshold_is_sharp() -> None:
     assert not caught(eta, 0.54, 0.1)
 
 
+@pytest.mark.slow
 def test_where_schedules_end() -> None:
     """Limits are stationary, whatever the schedule; slow ones end at the maximizer."""
     starts = np.linspace(-2, 2, 1000)

@@ -26,6 +26,7 @@ def runs() -> list[Run]:
     return loop.train_many([SPEC.from_json(SPEC.to_json() | {"seed": s}) for s in (2, 3, 4)])
 
 
+@pytest.mark.slow
 def test_relu_networks_end_in_strict_hallucinations(runs: list[Run]) -> None:
     """No weight decay, PyTorch's initialisation, ten classes: the gradient at x⁺ is rounding."""
     for run in runs:

@@ -49,6 +49,7 @@ def test_there_are_twelve_networks() -> None:
     assert len(NETWORKS) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_it_confirms_each_stored_network(name: str) -> None:
     stored = STORED[name]
@@ -131,6 +132,7 @@ TAMPERED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TAMPERED)
 def test_a_tampered_certificate_is_refused(name: str) -> None:
     change, reason = TAMPERED[name]

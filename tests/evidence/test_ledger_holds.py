@@ -53,6 +53,7 @@ def check(c: Claim) -> list[str]:
     return claims.check([c], context=Context(claims.PROJECT, {"r": RUNS}.__getitem__))
 
 
+@pytest.mark.slow
 def test_the_ledger_holds() -> None:
     ledger = claims.load()
     assert len(ledger) >= 10

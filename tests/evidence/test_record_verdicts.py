@@ -194,6 +194,7 @@ def test_runs_with_one_twin_name_one_loss_of_it(known: Known) -> None:
         assert max(some) <= min(some) * (1 + 1e-6)
 
 
+@pytest.mark.slow
 def test_baselines_are_those_of_the_labels(known: Known) -> None:
     baselines = defaultdict(set)
     for _, record, _ in known:

@@ -29,6 +29,7 @@ PINNED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("experiment", "run_id"), PINNED)
 def test_a_recorded_run_trained_again_is_the_same(experiment: str, run_id: str) -> None:
     (record,) = (r for r in records.read(RECORDS / experiment) if r["id"] == run_id)

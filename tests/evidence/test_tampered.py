@@ -429,6 +429,7 @@ def test_there_are_enough_of_them() -> None:
     assert len(TAMPERINGS) >= 20
 
 
+@pytest.mark.slow
 def test_the_copy_is_sound_before_it_is_tampered_with(tmp_path: Path) -> None:
     sound = Copy(tmp_path)
     assert sound.problems() == []
@@ -436,6 +437,7 @@ def test_the_copy_is_sound_before_it_is_tampered_with(tmp_path: Path) -> None:
     assert sound.problems() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tampering", "message"), TAMPERINGS, ids=[t.__name__ for t, _ in TAMPERINGS]
 )

@@ -609,6 +609,7 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "change"), CHANGES, ids=lambda v: str(v)[:60])
 def test_a_tampered_certificate_is_refused(
     tmp_path: Path, name: str, change: dict[str, Any]
@@ -759,6 +760,7 @@ def test_every_stored_certificate_is_proved_again(path: Path) -> None:
     assert c.seconds < 120
 
 
+@pytest.mark.slow
 def test_the_memory_of_proofs_knows_all_of_the_prover() -> None:
     """Whatever of samlib a proof imports is in the digest under which it is remembered."""
     code = (

@@ -125,6 +125,7 @@ def by_mpmath(landscape: Landscape) -> Callable[[list[Fraction], Fraction], Exac
     return exact
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("landscape", LANDSCAPES, ids=lambda f: f.name)
 def test_enclosures_of_a_landscape_hold_the_exact_results(landscape: Landscape) -> None:
     rng, exact, telling = np.random.default_rng(1), by_mpmath(landscape), 0
@@ -217,6 +218,7 @@ def by_differences(net: NetworkLoss, point: list[Fraction], rho: Fraction) -> Ex
         return {k: v + arb(0, 1e-50) for k, v in raw.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", OUTPUTS)
 def test_enclosures_of_a_network_hold_the_exact_results(loss: str) -> None:
     net, rng, telling = sample(loss), np.random.default_rng(2), 0

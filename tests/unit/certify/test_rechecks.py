@@ -83,6 +83,7 @@ def test_a_file_that_is_no_certificate_is_named(tmp_path: Path, proofs: list[str
         rechecks.proved_again(path, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_digest_covers_all_code_that_a_proof_runs() -> None:
     """Whatever of samlib is imported while certificates of all kinds are loaded and proved."""
     code = f"""

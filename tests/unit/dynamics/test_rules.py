@@ -26,6 +26,7 @@ def unit(g: np.ndarray) -> np.ndarray:
     return g / np.linalg.norm(g)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SURFACES)
 @pytest.mark.parametrize("rho", [0.3, 1.2])
 def test_exact_equals_sympys_derivative_of_the_surrogate(name: str, rho: float) -> None:

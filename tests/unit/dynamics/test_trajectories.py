@@ -246,6 +246,7 @@ def test_the_limit_of_an_extra_surrogate_zero_is_not_called_hallucinated() -> No
     assert not result.hallucinated.any()
 
 
+@pytest.mark.slow
 def test_a_basin_picture_of_512_squared_takes_seconds() -> None:
     import time
 

@@ -128,6 +128,7 @@ def test_absent_data_says_how_to_get_it(tmp_path: Path, capsys: pytest.CaptureFi
     assert "samlib data mnist --download" in err
 
 
+@pytest.mark.slow
 def test_the_module_is_the_command(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "samlib", "run", "--rho", "-1"],
@@ -188,6 +189,7 @@ def test_a_bad_experiment_file(
 LONG = "9" * 5000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argv", "said"),
     [

@@ -64,6 +64,7 @@ def serial(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return crash.plain(folder)
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_records_of_one_process(
     cluster: Cluster, serial: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -74,6 +75,7 @@ def test_two_workers_give_the_records_of_one_process(
     assert crash.leftovers(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_two_thousand_small_runs_cost_little_in_scheduling(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

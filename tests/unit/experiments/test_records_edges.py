@@ -284,6 +284,7 @@ def test_the_origin_of_a_run_names_the_versions_and_the_machine(
     assert other == due | new
 
 
+@pytest.mark.slow
 def test_a_system_without_such_locks_reads_and_sweeps_all_the_same(tmp_path: Path) -> None:
     """Windows has no module fcntl."""
     code = f"""

@@ -71,6 +71,7 @@ def lines(folder: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_at_any_moment_goes_on(
     tmp_path: Path, calm: dict[int, dict[str, Any]]
 ) -> None:
@@ -98,6 +99,7 @@ def test_a_sweep_killed_at_any_moment_goes_on(
     assert midway >= 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("left", "torn"), [(0, False), (1, True), (500, True)])
 def test_a_line_half_written_is_set_aside_and_its_run_run_again(
     left: int, torn: bool, tmp_path: Path, calm: dict[int, dict[str, Any]]
@@ -174,6 +176,7 @@ def another_spec(line: bytes) -> bytes:
     return line.replace(b'"steps": 20, "warm', b'"steps": 21, "warm')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [spoil, another_spec, lambda line: b"\n"])
 def test_a_damaged_line_is_named_set_aside_and_its_run_run_again(
     damage: Callable[[bytes], bytes], tmp_path: Path, calm: dict[int, dict[str, Any]]
@@ -194,6 +197,7 @@ def test_a_damaged_line_is_named_set_aside_and_its_run_run_again(
     assert crash.plain(tmp_path) == calm[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04", "flipped"])
 def test_damaged_curves_are_named_set_aside_and_their_run_run_again(
     content: bytes | str | None, tmp_path: Path, calm: dict[int, dict[str, Any]]
@@ -293,6 +297,7 @@ def test_what_is_left_keeps_its_chunks() -> None:
     assert left == [*every[1:], every[0][1:]]
 
 
+@pytest.mark.slow
 def test_several_processes_give_the_same_records_and_one_may_die(
     tmp_path: Path, calm: dict[int, dict[str, Any]]
 ) -> None:

@@ -154,6 +154,7 @@ def test_verdict_of_a_start_next_to_a_minimizer(node: Node) -> None:
     assert node("verdict", [{**case, "rule": "sam", "steps": 300}]) == ["hallucinated"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", symbolic.names())
 def test_verdicts_agree(node: Node, name: str) -> None:
     """200 trajectories of 300 steps: 100 of SAM, 50 of the exact gradient, 50 of gradient descent.
@@ -189,6 +190,7 @@ def test_verdicts_agree(node: Node, name: str) -> None:
         assert len(set(seen)) >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "rho"),
     [("double-well", 0.6), ("double-well", 1.2), ("double-well", 2.5), ("double-well-2d", 1.2),
@@ -237,6 +239,7 @@ BASINS = [(n, SOURCES[n]["preset"]["rho"], SOURCES[n]["preset"]["eta"]) for n in
 BASINS += [("himmelblau", 0.5, 0.005), ("himmelblau", 2.0, 0.003), ("camel", 1.2, 0.05)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "rho", "eta"), BASINS)
 def test_early_exit_changes_no_label(node: Node, name: str, rho: float, eta: float) -> None:
     """Basins with early exit and with all steps done: the same label for every start."""
@@ -249,6 +252,7 @@ def test_early_exit_changes_no_label(node: Node, name: str, rho: float, eta: flo
         assert result["early"] == result["full"], request["rule"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "rho", "eta", "rule", "kind"),
     [("double-well-2d", 1.2, 0.1, "sam", "hallucinated"), ("ring", 1.2, 0.1, "sam", "hallucinated"),
@@ -308,6 +312,7 @@ def test_links_restore_the_exact_state(node: Node) -> None:
     assert moved["state"]["start"] == [0.6]  # the preset's, since ring's start has two numbers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "broken",
     ["rho=-1", "rho=1e999", "rho=abc", "rho", "eta=NaN", "eta=1e7", "start=1", "start=1,2,3",
@@ -380,6 +385,7 @@ def test_any_landscape() -> None:
         lab.SamLab(symbolic.Landscape("x*y*z", ["x", "y", "z"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trait", "value", "words"),
     [("rho", -1.0, "rho = -1"), ("rho", float("nan"), "rho = nan"), ("eta", 1e9, "eta"),
@@ -398,6 +404,7 @@ def test_bad_values_name_the_remedy(trait: str, value: Any, words: str) -> None:
         lab.SamLab(**{name: value})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "message",
     [{"steps": 10**9}, {"steps": -1}, {"steps": "many"}, {"rho": float("nan")}, {"rho": "x"},

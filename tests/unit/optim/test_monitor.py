@@ -274,6 +274,7 @@ def digits(rho: float, seed: int = 0) -> tuple[SAM, Callable[[], Any]]:
     return opt, closure
 
 
+@pytest.mark.slow
 def test_a_stuck_run_is_named_early_and_rescued() -> None:
     final = {}
     for remedy in (False, True):
@@ -319,6 +320,7 @@ def test_the_remedy_takes_base_steps_and_ramps_the_radius() -> None:
     assert (monitor.remedy_step, monitor.ramp_steps) == (10, 40)
 
 
+@pytest.mark.slow
 def test_live_and_recorded_verdicts_are_the_same() -> None:
     run = train(RunSpec(n=500, width=16, lr=0.03, steps=1500, rho=2.0), twins=False)
     opt, closure = digits(2.0)
@@ -640,6 +642,7 @@ def counted(*folders: str) -> Counter[str]:
     return counts
 
 
+@pytest.mark.slow
 def test_agreement_on_fresh_runs() -> None:
     c = counted(*FRESH)
     assert c["runs"] == 360

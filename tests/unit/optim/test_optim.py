@@ -285,6 +285,7 @@ def saved(opt: torch.optim.Optimizer) -> dict[str, Any]:
     return loaded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [None, ramp(40)])
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("stop", [3, 20])

@@ -387,6 +387,7 @@ def first_and_second_step(opt: SAM, passes: Any) -> None:
     opt.second_step()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STEPS)
 @pytest.mark.parametrize("rule", ["sam", "gsam"])
 def test_a_compiled_training_step_is_the_eager_one(name: str, rule: str) -> None:
@@ -416,6 +417,7 @@ def test_a_compiled_training_step_is_the_eager_one(name: str, rule: str) -> None
     assert graphs or name != "closure_step"  # the model in the closure is compiled all the same
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_models_step_like_eager_ones(backend: str) -> None:
     x, y = data()
@@ -474,6 +476,7 @@ def replicas(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sam", "gsam", "m_sam", "bucket"])
 def test_ddp_replicas_stay_bit_identical(replicas: list[dict[str, Any]], name: str) -> None:
     (first, climbs_first), (second, climbs_second) = (r[name] for r in replicas)

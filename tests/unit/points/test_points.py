@@ -303,6 +303,7 @@ def test_himmelblau_has_nine_critical_points(nine: list[search.CriticalPoint]) -
         assert np.linalg.norm(symbolic.landscape("himmelblau").grad(c.x)) < 1e-12
 
 
+@pytest.mark.slow
 def test_all_72_ordered_pairs_of_himmelblau(nine: list[search.CriticalPoint]) -> None:
     """On the predicted side at |ρ − D| = 1e-4, none on the other; 29 attract."""
     f, delta, attracting, pairs = symbolic.landscape("himmelblau"), 1e-4, 0, 0
@@ -638,6 +639,7 @@ MANY = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("landscape", MANY, ids=lambda f: f.name)
 def test_every_point_found_is_hallucinated(landscape: Landscape) -> None:
     images = critical_points(landscape)
@@ -808,6 +810,7 @@ def test_without_dense_hessians_the_answers_are_the_same(
     assert_allclose(c2.jacobian(0.1) @ v, c.jacobian(0.1) @ v, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_four_hundred_parameters() -> None:
     """(x₀² − 1)²/4 + ½Σaᵢxᵢ²: A = diag(2, aᵢ(1 + ρaᵢ/‖g‖)) in closed form."""
     a = torch.linspace(1, 2, 399, dtype=torch.float64)

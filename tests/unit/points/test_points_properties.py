@@ -151,6 +151,7 @@ def exact_root(f: Poly, x: Array, rho: float) -> tuple[float, Any]:
         return float(moved), z
 
 
+@pytest.mark.slow
 @settings(BOUNDED, max_examples=60)
 @given(polynomials(), RADII)
 def test_no_false_point(f: Poly, rho: float) -> None:
@@ -216,6 +217,7 @@ def test_none_missed_on_the_line(f: Poly, rho: float) -> None:
             assert distance([low], find_hallucinated(f, [low + step], rho)) < 1e-8
 
 
+@pytest.mark.slow
 @settings(BOUNDED, max_examples=50)
 @given(polynomials(dims=(2,), degree=5), RADII)
 def test_none_missed_on_the_circle(f: Poly, rho: float) -> None:
@@ -240,6 +242,7 @@ def test_none_missed_on_the_circle(f: Poly, rho: float) -> None:
             assert gaps.min() < 1e-3 * rho
 
 
+@pytest.mark.slow
 @settings(BOUNDED, max_examples=12)
 @given(polynomials(dims=(2,), degree=4), st.sampled_from([0.35, 1.0, 1.7]))
 def test_none_missed_in_the_plane(f: Poly, rho: float) -> None:
@@ -307,6 +310,7 @@ def iterate(f: Poly, p: HallucinatedPoint, eta: float, radius: float, kappa: flo
     return farthest if radius > 1 else away
 
 
+@pytest.mark.slow
 @settings(BOUNDED, max_examples=40)
 @given(st.booleans().flatmap(lambda tilted: polynomials(tilted=tilted)), RADII)
 def test_classify_agrees_with_iterating_sam(f: Poly, rho: float) -> None:
@@ -329,6 +333,7 @@ def test_classify_agrees_with_iterating_sam(f: Poly, rho: float) -> None:
             assert ratio < 0.1 if expected else ratio > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["attracting", "repelling", "saddle"])
 def test_the_random_polynomials_meet_every_kind(kind: str) -> None:
     """The property tests above are not vacuous: each kind occurs among simple polynomials."""

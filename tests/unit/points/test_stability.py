@@ -386,6 +386,7 @@ def spread(*ends: float) -> Any:
     return values
 
 
+@pytest.mark.slow
 def test_kinds_without_matrices() -> None:
     f, c = large(np.zeros(D), spread(5.0, 0.1))
     assert (c.kind, c.image_kind, c.normally_attracting) == ("attracting", "minimizer", False)

@@ -99,6 +99,7 @@ def test_setting_p_is_the_first_hundred_threes_and_eights():
         assert d.num_classes == 2
 
 
+@pytest.mark.slow
 def test_digits_need_no_torch():
     load = "from samlib import load_data; load_data('digits')"
     code = f"import sys; {load}; print('torch' in sys.modules)"
@@ -333,6 +334,7 @@ def test_offline_download_is_one_clear_line(tmp_path):
     refused(Missing, *says, name="mnist", root=tmp_path, download=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not ROOT, reason="SAMLIB_DATA is not set: the real MNIST is not at hand")
 def test_the_real_mnist():
     if not (Path(ROOT) / "MNIST").is_dir():

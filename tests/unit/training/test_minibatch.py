@@ -77,6 +77,7 @@ def ratio(curves: dict[str, NDArray[Any]]) -> NDArray[Any]:
     return curves["shifted_grad_norm"] / curves["grad_norm"]
 
 
+@pytest.mark.slow
 def test_they_hallucinate_before_the_noise(hallucinating: Any) -> None:
     _, _, now = hallucinating
     assert (ratio(now) < 0.1).sum() >= 4
@@ -84,6 +85,7 @@ def test_they_hallucinate_before_the_noise(hallucinating: Any) -> None:
     assert (now["loss"] > 2.15).all()
 
 
+@pytest.mark.slow
 def test_noise_in_the_update_alone_changes_little_in_1200_steps(hallucinating: Any) -> None:
     f, x, _ = hallucinating
     _, quiet = minibatch.descend(f, x, 2.0, 0.03, 1200, every=1200)
@@ -93,6 +95,7 @@ def test_noise_in_the_update_alone_changes_little_in_1200_steps(hallucinating: A
     assert noisy["grad_norm"][-1] == pytest.approx(quiet["grad_norm"][-1], rel=0.2)
 
 
+@pytest.mark.slow
 def test_noise_in_the_ascent_leads_to_a_saddle_that_holds_sam_only(hallucinating: Any) -> None:
     f, x, before = hallucinating
     for update in (None, 64):

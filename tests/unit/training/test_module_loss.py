@@ -97,6 +97,7 @@ def reference(
     return flat, value(theta, slice(None)).item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{}, {"warm_start": 0.2, "schedule": "ramp", "momentum": 0.5}])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.02])
 @pytest.mark.parametrize(("spec", "forward"), [(CLUB, club), (SUMS, reader)], ids=["gcn", "tf"])

@@ -72,6 +72,7 @@ def test_training_equals_a_plain_reference(warm_start: float, weight_decay: floa
     assert run.metrics["twin_loss"] == pytest.approx(twin, abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["constant", "ramp", "decay", "adaptive"])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_schedules_and_momentum_equal_a_plain_reference(schedule: str, momentum: float) -> None:
@@ -177,6 +178,7 @@ def test_the_trace_ends_at_the_final_point() -> None:
     assert curves["loss"].dtype == np.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["ce", "mse", "logistic"])
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("activation", ["tanh", "relu", "gelu"])
@@ -284,6 +286,7 @@ SPECS = some.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(SPECS, SPECS)
 def test_specs_are_equal_just_when_their_ids_are(a: dict[str, Any], b: dict[str, Any]) -> None:
