@@ -19,7 +19,7 @@ import tomllib
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import fields
 from functools import lru_cache, partial
 from itertools import product
@@ -249,7 +249,11 @@ def _spread(executor: Executor, work: Work, queue: _Queue, in_flight: int) -> It
             while waiting and len(running) < in_flight:
                 if not (task := queue.take(sizer.size(waiting))):
                     break
-                running[executor.submit(_task, work, task)] = task
+                try:
+                    running[executor.submit(_task, work, task)] = task
+                except BrokenExecutor as error:  # a pool that lost a worker takes no more work
+                    fault = fault or error
+                    waiting.clear()
             if waiting and not running:
                 queue.taken.wait(waiting[0][0].id)
             for future in wait(running, return_when=FIRST_COMPLETED).done:

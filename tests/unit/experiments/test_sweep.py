@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -491,3 +492,20 @@ def test_an_error_in_a_run_is_raised_and_the_others_are_kept(tmp_path: Path) -> 
     with pytest.raises(BadInput, match="5000"):
         sweeps.sweep([*crash.SPECS[:2], bad], tmp_path, chunk=2)
     assert len(records.read(tmp_path)) == 2
+
+
+def test_a_pool_that_refuses_work_has_lost_a_worker(tmp_path: Path) -> None:
+    """A worker may die between two tasks: then the pool says so when it is given the next."""
+
+    class Refusing(sweeps._Here):
+        given = 0
+
+        def submit(self, fn: Any, /, *args: Any, **kw: Any) -> Any:
+            self.given += 1
+            if self.given > 1:
+                raise BrokenProcessPool("a child process terminated abruptly")
+            return super().submit(fn, *args, **kw)
+
+    with pytest.raises(sweeps.WorkerDied, match="recorded: run the same again"):
+        sweeps.sweep(crash.SPECS, tmp_path, Refusing(), chunk=1, in_flight=1)
+    assert 0 < len(records.read(tmp_path)) < len(crash.SPECS)
