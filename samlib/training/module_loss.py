@@ -97,6 +97,7 @@ class ModuleLoss(Loss):
         return ModuleIterate(self, specs)
 
     def value_and_grad(self, theta: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Losses (E,) and gradients (E, p) for each row of θ; of all examples, or of ``rows``."""
         values, gradients = [], []
         for row in theta:
             with self._at(row):
@@ -106,6 +107,7 @@ class ModuleLoss(Loss):
         return torch.stack(values), torch.stack(gradients)
 
     def hvp(self, theta: Tensor, v: Tensor, rows: Tensor | None = None) -> Tensor:
+        """∇²f(θ)v for each row of θ and v, (E, p); of all examples, or of ``rows``."""
         products = []
         for row, direction in zip(theta, v, strict=True):
             with self._at(row):
@@ -213,6 +215,7 @@ class ModuleIterate(Iterate):
         return self._reading(here, there)
 
     def move(self, rho: Tensor, batches: Sequence[Tensor | None]) -> Tensor:
+        """One step of the optimizer with radius ρ, its gradients on ``batches`` in turn."""
         self._set(rho)
         turns, passes = cycle(batches), list[tuple[Tensor, float]]()
 

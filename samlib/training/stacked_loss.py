@@ -94,6 +94,7 @@ class StackedLoss(Loss):
         return self.x.element_size() * (images * rows + parameters + 4 * steps) + 64 * steps
 
     def value_and_grad(self, theta: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Losses (E,) and gradients (E, p) for each row of θ; of all examples, or of ``rows``."""
         batch = self._batch(rows)
         losses, g = self.stacked.gradient(theta, batch.x, lambda out: self._slope(out, batch))
         if self.decay:
@@ -102,6 +103,7 @@ class StackedLoss(Loss):
         return losses, g
 
     def hvp(self, theta: Tensor, v: Tensor, rows: Tensor | None = None) -> Tensor:
+        """∇²f(θ)v for each row of θ and v, (E, p); of all examples, or of ``rows``."""
         batch = self._batch(rows)
         parts = [p.detach().requires_grad_() for p in self.stacked.parts(theta)]
         losses = self._losses(self.stacked.forward(parts, batch.x), batch)
@@ -110,6 +112,7 @@ class StackedLoss(Loss):
         return torch.cat([piece.flatten(1) for piece in second], 1) + self.decay * v
 
     def predict(self, theta: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Class probabilities (E, k, N) of training examples for each row of θ."""
         out = self._outputs(theta, self._batch(rows).x)
         if self.loss == "logistic":
             out = torch.cat([torch.zeros_like(out), out], 1)
@@ -177,6 +180,7 @@ class StackedIterate(Iterate):
         return _reading(self.rule(self.loss, self._theta, rho))
 
     def move(self, rho: Tensor, batches: Sequence[Tensor | None]) -> Tensor:
+        """One step of every row with radii ρ, the gradients on ``batches`` in turn."""
         step = self.rule(OnBatches(self.loss, batches), self._theta, rho)
         direction = step.direction
         if self.velocity is not None:
@@ -185,6 +189,7 @@ class StackedIterate(Iterate):
         return _reading(step)
 
     def keep(self, rows: Tensor) -> None:
+        """Go on with these rows of θ alone."""
         self._theta, self.lr = self._theta[rows], self.lr[rows]
         self.momentum = self.momentum[rows]
         if self.velocity is not None:
